@@ -1,0 +1,71 @@
+"""What the inside asks of the outside: a counter of energy, and a place to put records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from perjoule.sidecar.record import EnergyRecord, Status
+
+
+class CounterError(Exception):
+    """An energy counter that cannot be read now; the text says which one and why."""
+
+
+class UnavailableError(Exception):
+    """An energy source that cannot work on this machine; the text says why, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One board with a counter of its own; `uuid` is how records name it."""
+
+    uuid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at one device: the counter's value, and when the call began and returned (monotonic).
+
+    `power_mw` is the instant power, None where the device has no such sensor.
+    """
+
+    t_before_ns: int
+    t_after_ns: int
+    energy_uj: int
+    power_mw: int | None = None
+
+
+class EnergyCounter(Protocol):
+    """A cumulative energy counter over one group of devices (boards that serve the same requests).
+
+    `name` is what `--energy` calls it; `status` is what its joules may be called at best (MEASURED, or SIMULATED for a
+    counter that no sensor stands behind); `boundary` says what the sensor sees ("gpu-board"); `period_ns` is how often
+    a new value is expected; `wrap_uj` is where the counter starts again, None where it never does.
+    """
+
+    name: str
+    status: Status
+    boundary: str
+    devices: tuple[Device, ...]
+    period_ns: int
+    wrap_uj: int | None
+
+    def read(self) -> tuple[Reading, ...]:
+        """Read every device once, in the order of `devices`. Blocks (3 to 20 ms on an H200); raises CounterError."""
+
+    def close(self) -> None:
+        """Release what was opened."""
+
+
+class RecordSink(Protocol):
+    """A place that records go to. Called from one thread of its own, never from the event loop."""
+
+    name: str
+
+    def put(self, records: Sequence[EnergyRecord]) -> None:
+        """Take these records, durably where the place is durable. Raises OSError or a library's error: the batch is then
+        tried again by the caller, so the same record may come twice and must count once."""
+
+    def close(self) -> None:
+        """Flush and release."""

@@ -1,0 +1,120 @@
+"""What comes out: one EnergyRecord for each request, made of facts (what happened) and a charge (what it cost)."""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from perjoule.sidecar.units import joules, seconds
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """How a request ended; every request has exactly one."""
+
+    COMPLETED = "completed"
+    ERRORED = "errored"
+    CANCELLED = "cancelled"
+
+
+class Status(StrEnum):
+    """What kind of number a joule is."""
+
+    MEASURED = "measured"  # a sensor's counter covered the whole request
+    MIXED = "mixed"  # a sensor's counter covered part of it
+    PROVISIONAL = "provisional"  # in-band, before the last window closed
+    ESTIMATED = "estimated"  # no counter, a model of one
+    SIMULATED = "simulated"  # no sensor stands behind it
+    UNAVAILABLE = "unavailable"  # no energy source: the value is null, never 0
+
+
+class TokenSource(StrEnum):
+    """Who counted the tokens."""
+
+    USAGE = "usage"  # the engine's usage object of this response
+    ENGINE = "engine"  # another channel of the engine
+    FRAMES = "frames"  # stream frames with content, a lower bound
+    ESTIMATED = "estimated"  # from the size of the body
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What the relay saw of one request. Times are nanoseconds since arrival, None where it never came to that.
+
+    `record_id` is ours and unique; `request_id` is what the engine was told (the client's X-Request-Id, else ours).
+    """
+
+    record_id: str
+    request_id: str
+    arrival_unix_ns: int
+    end_ns: int
+    outcome: Outcome
+    endpoint: str
+    engine: str
+    streamed: bool
+    http_status: int | None = None
+    error_type: str | None = None
+    model: str | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reason: str | None = None
+    tenant: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    first_byte_ns: int | None = None
+    first_token_ns: int | None = None
+    last_token_ns: int | None = None
+    queue_ns: int | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    input_source: TokenSource | None = None
+    output_source: TokenSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one request cost, in integer microjoules; every amount is None while `status` is UNAVAILABLE.
+
+    `energy_uj` is its share of all that was drawn while requests ran; `active_uj` its share above the loaded idle (None
+    until an idle spell has shown what that is); `prefill_uj + decode_uj == energy_uj`; `steady_uj` and `steady_ns` are the
+    part that fell into steady windows; `uncertainty_uj` is one standard error without the board's gain error.
+    """
+
+    status: Status
+    method: str
+    source: str
+    settled: bool
+    boundary: str = ""
+    devices: tuple[str, ...] = ()
+    energy_uj: int | None = None
+    active_uj: int | None = None
+    prefill_uj: int | None = None
+    decode_uj: int | None = None
+    steady_uj: int | None = None
+    steady_ns: int | None = None
+    uncertainty_uj: int | None = None
+    calibration_id: str | None = None
+    windows: int = 0
+    concurrency_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRecord:
+    """One request, whole: the row of the ledger, the body of `GET /energy/{id}`, the source of the span."""
+
+    facts: RequestFacts
+    charge: Charge
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as documented in docs/records.md: flat, integers in `_uj` and `_ns`, joules and seconds beside them."""
+        out: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        for part in (self.facts, self.charge):
+            out.update((f.name, getattr(part, f.name)) for f in fields(part))
+        uj, tokens = self.charge.energy_uj, self.facts.output_tokens
+        out["energy_joules"] = None if uj is None else joules(uj)
+        out["duration_seconds"] = seconds(self.facts.end_ns)
+        out["energy_per_output_token_joules"] = joules(uj) / tokens if uj is not None and tokens else None
+        return out
