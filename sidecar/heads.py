@@ -1,0 +1,76 @@
+"""Heads of requests and answers as they go on: everything end to end is kept, in order and with duplicates; hop-by-hop goes.
+
+RFC 9110 section 7.6.1 names the hop-by-hop fields; whatever `Connection` nominates is one too.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+                        b"trailer", b"transfer-encoding", b"upgrade"})
+NOTHING: frozenset[bytes] = frozenset()
+
+
+class Framing(Enum):
+    """How the client learns where a body ends."""
+
+    LENGTH = "length"  # Content-Length
+    CHUNKED = "chunked"  # chunks and a last one
+    CLOSE = "close"  # the connection's end, all that HTTP/1.0 has for a stream
+    NONE = "none"  # there is no body: HEAD, 204, 304
+
+
+def first(headers: Headers, name: bytes) -> bytes | None:
+    """The value of the first field of that (lower-case) name."""
+    return next((value for key, value in headers if key.lower() == name), None)
+
+
+def tokens(headers: Headers, name: bytes) -> set[bytes]:
+    """The comma-separated, case-insensitive members of every field of that name."""
+    return {part.strip().lower() for key, value in headers if key.lower() == name for part in value.split(b",") if part.strip()}
+
+
+def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> list[tuple[bytes, bytes]]:
+    """The fields that may travel on."""
+    gone = HOP_BY_HOP | drop | tokens(headers, b"connection")
+    return [(name, value) for name, value in headers if name.lower() not in gone]
+
+
+def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: frozenset[bytes] = NOTHING,
+                 add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """The head of the request to the engine. The body goes out whole, so it has a length whatever framing it came in."""
+    had_body = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+    lines = [b"%s %s HTTP/1.1" % (method.encode(), target)]
+    lines += [b"%s: %s" % field for field in end_to_end(headers, drop | {b"content-length", b"expect"})]
+    if had_body or body_length:
+        lines.append(b"Content-Length: %d" % body_length)
+    lines += [b"%s: %s" % field for field in add]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def answer_head(status: int, reason: bytes, headers: Headers, framing: Framing, *, length: int | None = None, keep_alive: bool = True,
+                add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """The head of the answer to the client; `length` replaces the engine's where the body was edited."""
+    drop = NOTHING if framing in (Framing.LENGTH, Framing.NONE) and length is None else frozenset({b"content-length"})
+    lines = [b"HTTP/1.1 %d %s" % (status, reason)]
+    lines += [b"%s: %s" % field for field in end_to_end(headers, drop)]
+    if length is not None:
+        lines.append(b"Content-Length: %d" % length)
+    elif framing is Framing.CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked")
+    lines += [b"%s: %s" % field for field in add]
+    if not keep_alive:
+        lines.append(b"Connection: close")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body; nothing for nothing, since an empty chunk would end it."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def last_chunk(trailers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """The end of a chunked body."""
+    return b"0\r\n" + b"".join(b"%s: %s\r\n" % field for field in trailers) + b"\r\n"

@@ -1,0 +1,194 @@
+"""The handler: every request becomes an exchange with the engine, and the ones that cost energy are watched."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from perjoule.sidecar import heads
+from perjoule.sidecar.config import Config
+from perjoule.sidecar.endpoints import Endpoint, endpoint_of
+from perjoule.sidecar.exchange import Additions, Exchange
+from perjoule.sidecar.front import Downstream, Relayed, error_answer
+from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.recent import Recent
+from perjoule.sidecar.record import EnergyRecord
+from perjoule.sidecar.requests import Asked, ask_for_usage, read_request
+from perjoule.sidecar.telemetry import Header
+from perjoule.sidecar.trace_context import TraceContext, parse_traceparent
+from perjoule.sidecar.upstream import Upstream, UpstreamError
+from perjoule.sidecar.watch import Identity, Watch
+
+SETTLE_LIMIT_S = 1.0  # a settled value takes a window and a half (about 0.25 s); an answer waits no longer than this for it
+INCLUDE = Header.INCLUDE.lower().encode()
+SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
+EXACT_ENGINES = frozenset({"vllm"})  # whose answers with usage asked can be turned back, byte for byte, into those without
+
+
+@dataclass(slots=True)
+class Relay:
+    """Everything a request needs on its way; `engine` is what the upstream was found to be."""
+
+    config: Config
+    upstream: Upstream
+    meter: Meter
+    recent: Recent
+    deliver: Callable[[list[EnergyRecord]], None]
+    find_record: Callable[[str], Any]  # awaitable: a record's JSON from the ledger, or None
+    tracing: bool = False
+    engine: str = "unknown"
+    draining: bool = False
+    active: int = field(default=0, init=False)
+
+    async def handle(self, request: web.BaseRequest) -> Any:
+        """One request of one client, to the end of its answer."""
+        self.active += 1
+        try:
+            return await self._handle(request)
+        finally:
+            self.active -= 1
+
+    async def _handle(self, request: web.BaseRequest) -> Relayed:
+        t_ns, unix_ns = time.monotonic_ns(), time.time_ns()
+        client = request.protocol
+        assert isinstance(client, Downstream)
+        method, target, headers = request.method, request.raw_path, request.raw_headers
+        keep_alive = request.keep_alive and not self.draining
+        if method == "GET" and target.startswith("/energy/"):
+            return await self._answer_record(client, target[len("/energy/"):], keep_alive)
+        if heads.first(headers, b"upgrade") is not None and b"websocket" in heads.tokens(headers, b"upgrade"):
+            return self._refuse(client, 501, "WebSocket connections are not relayed yet; got an Upgrade to websocket")
+        body = await self._read(request, client)
+        if body is None:
+            return self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
+        endpoint = endpoint_of(method, target)
+        drop: set[bytes] = {INCLUDE}
+        add: list[tuple[bytes, bytes]] = []
+        watch, additions = None, Additions()
+        if endpoint is not None:
+            identity = self._identify(headers, drop, add)
+            asked = read_request(endpoint, body)
+            additions = self._additions(headers, asked)
+            if asked.can_ask and (additions.hide_usage or additions.in_usage):
+                body = ask_for_usage(body)
+            watch = Watch(self.meter, endpoint, asked, identity, self.engine, t_ns, unix_ns)
+        exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), is_head=method == "HEAD", keep_alive=keep_alive,
+                            slow_after_s=self.config.slow_reader_s, records=self.deliver)
+        head = heads.request_head(method, self.upstream.prefix + _origin_form(target), headers, len(body), drop=frozenset(drop), add=add)
+        await self._run(exchange, head + body, is_head=method == "HEAD")
+        if not exchange.over:
+            record = await self.recent.settled(watch.identity.record_id, SETTLE_LIMIT_S) if watch is not None else None
+            exchange.conclude(record.charge if record is not None else None)
+        return Relayed(keep_alive=exchange.keep_alive)
+
+    async def _run(self, exchange: Exchange, request: bytes, *, is_head: bool) -> None:
+        """Send it and wait for the engine's side to be over. A warm connection that had gone stale is tried once more, fresh."""
+        for fresh in (False, True):
+            try:
+                connection = await self.upstream.connection(fresh=fresh)
+            except UpstreamError as error:
+                exchange.refuse(error)
+                return
+            if exchange.over:  # the client left meanwhile
+                connection.abandon()
+                return
+            exchange.connection = connection
+            connection.begin(exchange, request, is_head=is_head)
+            await exchange.done
+            failure = exchange.failure
+            if failure is None or exchange.over:
+                return
+            if fresh or not connection.used or connection.answered:
+                exchange.refuse(failure)
+                return
+            exchange.again()
+
+    async def _read(self, request: web.BaseRequest, client: Downstream) -> bytes | None:
+        """The whole request body; None if it is larger than is allowed."""
+        if not request.body_exists:
+            return b""
+        limit = self.config.max_body_mb * 1_000_000
+        if (request.content_length or 0) > limit:
+            return None
+        if b"100-continue" in heads.tokens(request.raw_headers, b"expect") and client.transport is not None:
+            client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        pieces, size = [], 0
+        while piece := await request.content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                return None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _identify(self, headers: heads.Headers, drop: set[bytes], add: list[tuple[bytes, bytes]]) -> Identity:
+        """Ids of a request, and what the engine is told of them: X-Request-Id, so that its logs and spans join ours, and traceparent."""
+        record_id = uuid.uuid4().hex
+        given = heads.first(headers, b"x-request-id")
+        if given is None:
+            request_id = record_id
+            add.append((b"X-Request-Id", record_id.encode()))
+        else:
+            request_id = given.decode() if 0 < len(given) <= 128 and SAFE_ID.issuperset(given) else record_id
+        key = heads.first(headers, b"authorization") or heads.first(headers, b"x-api-key")
+        context = parse_traceparent(heads.first(headers, b"traceparent"))
+        parent_id = context.parent_id if context is not None else None
+        if not self.tracing:
+            return Identity(record_id, request_id, _tenant(key), context.trace_id if context is not None else None, None, parent_id)
+        context = context or TraceContext(uuid.uuid4().hex, None, flags=1)
+        span_id = uuid.uuid4().hex[:16]
+        drop.add(b"traceparent")
+        add.append((b"traceparent", context.child(span_id).encode()))
+        return Identity(record_id, request_id, _tenant(key), context.trace_id, span_id, parent_id)
+
+    def _additions(self, headers: heads.Headers, asked: Asked) -> Additions:
+        """What this client gets beside the engine's bytes: what the operator allows and it asked for (docs/in-band.md)."""
+        wanted = heads.tokens(headers, INCLUDE)
+        if b"none" in wanted:
+            return Additions(hide_usage=self._hides(asked))
+        config = self.config
+        in_usage = b"usage" in wanted
+        return Additions(headers=config.headers, comment=config.comment, trailers=config.trailers and b"trailers" in heads.tokens(headers, b"te"),
+                         in_usage=in_usage, wait_settled=b"settled" in wanted, hide_usage=self._hides(asked) and not in_usage)
+
+    def _hides(self, asked: Asked) -> bool:
+        return self.config.ask_usage and asked.can_ask and self.engine in EXACT_ENGINES
+
+    async def _answer_record(self, client: Downstream, record_id: str, keep_alive: bool) -> Relayed:
+        """`GET /energy/{id}`: the record by its id or by the client's request id."""
+        recent = self.recent.get(record_id)
+        found = recent.as_json() if recent is not None else await self.find_record(record_id)
+        if found is None:
+            text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"
+            answer = error_answer(404, text, "record_not_found", keep_alive=keep_alive)
+        else:
+            body = orjson.dumps(found)
+            close = b"" if keep_alive else b"Connection: close\r\n"
+            answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), close, body)
+        if client.transport is not None:
+            client.transport.write(answer)
+        return Relayed(keep_alive=keep_alive)
+
+    @staticmethod
+    def _refuse(client: Downstream, status: int, text: str) -> Relayed:
+        if client.transport is not None:
+            client.transport.write(error_answer(status, text, keep_alive=False))
+        return Relayed(keep_alive=False)
+
+
+@lru_cache(maxsize=1024)
+def _tenant(key: bytes | None) -> str | None:
+    """Who pays: the first half of the key's SHA-256, from which the key cannot be had back."""
+    return hashlib.sha256(key).hexdigest()[:32] if key else None
+
+
+def _origin_form(target: str) -> bytes:
+    """The target as an origin server expects it; an absolute form (RFC 9112 3.2.2) loses its authority."""
+    if not target.startswith("/") and "://" in target:
+        target = "/" + target.split("://", 1)[1].partition("/")[2]
+    return target.encode("latin-1" if target.isascii() else "utf-8", "surrogateescape")

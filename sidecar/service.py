@@ -1,0 +1,192 @@
+"""Starts everything, keeps it in step, drains it and stops it: the one place where threads, timers and signals meet."""
+
+import asyncio
+import gc
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from perjoule.sidecar.admin import RecordQueries, admin_app
+from perjoule.sidecar.config import Config
+from perjoule.sidecar.front import make_front
+from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.outbox import Outbox
+from perjoule.sidecar.ports import EnergyCounter, Reading, RecordSink
+from perjoule.sidecar.recent import Recent
+from perjoule.sidecar.record import EnergyRecord
+from perjoule.sidecar.relay import Relay
+from perjoule.sidecar.sampler import Sampler
+from perjoule.sidecar.units import NS_PER_MS, joules, seconds
+from perjoule.sidecar.upstream import Upstream
+
+TICK_S = 0.05  # settles requests whose windows wait for nothing but time
+RECOGNISE_EVERY_S = 2.0
+BACKLOG = 4096
+LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its record to be stored
+
+logger = logging.getLogger("perjoule")
+
+
+class Metrics(Protocol):
+    """What counts records for a scraper."""
+
+    def observe(self, record: EnergyRecord) -> None: ...
+    def render(self, accept: str) -> tuple[bytes, str]: ...
+
+
+class Ledger(RecordSink, RecordQueries, Protocol):
+    """Where records are kept and can be asked for."""
+
+
+class Service:
+    """`perjoule serve`: the traffic port, the operator's port, the sampler, the records' ways out. It is the AdminView."""
+
+    def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
+                 recognise: Callable[[str], Awaitable[str | None]], metrics: Callable[["Service"], Metrics], tracing: bool) -> None:
+        self.config, self.counter, self.ledger = config, counter, ledger
+        if counter is None:
+            self.meter = Meter(method=config.method)
+        else:
+            self.meter = Meter(counter.devices, source=counter.name, status=counter.status, boundary=counter.boundary,
+                               period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method, max_num_seqs=config.max_num_seqs)
+        self.recent = Recent(durable=ledger is not None)
+        self.outboxes = [Outbox(sink, on_stored=self._stored if sink is ledger else None) for sink in sinks]
+        self.sampler = Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed) if counter is not None else None
+        self.relay = Relay(config, Upstream(config.upstream, config.connect_timeout_s), self.meter, self.recent, self.deliver, self._find,
+                           tracing=tracing, engine="unknown" if config.engine == "auto" else config.engine)
+        self._recognise = recognise
+        self._metrics = metrics(self)
+        self._seen_upstream = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._at_once = False
+
+    # running
+
+    async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port cannot be had."""
+        loop = self._loop = asyncio.get_running_loop()
+        front = web.ServerRunner(make_front(self.relay.handle))
+        admin = web.AppRunner(admin_app(self), access_log=None)
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            listen = await self._listen(front, *self.config.address("listen"))
+            admin_url = await self._listen(admin, *self.config.address("admin"))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._asked_to_stop)
+            if self.sampler is not None:
+                self.sampler.start()
+            helpers = [loop.create_task(self._tick()), loop.create_task(self._find_engine())]
+            await asyncio.wait([helpers[1]], timeout=RECOGNISE_EVERY_S)
+            gc.collect()
+            gc.freeze()  # what is alive now stays: the collector need not look at it again under load
+            announce({"listen": listen, "admin": admin_url, "energy": self.counter.name if self.counter else "unavailable",
+                      "engine": self.relay.engine})
+            await self._stop.wait()
+            await self._drain(front)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await front.cleanup()
+            await admin.cleanup()
+            if self.sampler is not None:
+                self.sampler.stop()
+            if self.counter is not None:
+                self.counter.close()
+            self.relay.upstream.close()
+            for outbox in self.outboxes:
+                outbox.close(LAST_RECORDS_S)
+
+    async def _listen(self, runner: "web.ServerRunner | web.AppRunner", host: str, port: int) -> str:
+        await runner.setup()
+        site = web.TCPSite(runner, host, port, backlog=BACKLOG, shutdown_timeout=1.0)
+        await site.start()
+        name = runner.addresses[0]
+        return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
+
+    async def _drain(self, front: web.ServerRunner) -> None:
+        """No new connections, running requests to their end (for a while), then their records."""
+        self.relay.draining = True
+        for site in list(front.sites):
+            await site.stop()
+        deadline = time.monotonic() + self.config.drain_s
+        while self.relay.active and time.monotonic() < deadline and not self._at_once:
+            await asyncio.sleep(TICK_S)
+        deadline = time.monotonic() + LAST_RECORDS_S
+        while self.meter.unsettled and time.monotonic() < deadline:
+            await asyncio.sleep(TICK_S)
+
+    def _asked_to_stop(self) -> None:
+        self._at_once = self._stop.is_set()  # asked twice
+        self._stop.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.deliver(self.meter.tick(time.monotonic_ns()))
+
+    async def _find_engine(self) -> None:
+        """Ask the upstream what it is until it answers; traffic flows meanwhile."""
+        while (found := await self._recognise(self.config.upstream)) is None:
+            await asyncio.sleep(RECOGNISE_EVERY_S)
+        self._seen_upstream = True
+        if self.config.engine == "auto":
+            self.relay.engine = found
+        logger.info("upstream %s answers; engine: %s", self.config.upstream, self.relay.engine)
+
+    # records on their way
+
+    def deliver(self, records: Iterable[EnergyRecord]) -> None:
+        """Settled records, to everyone who wants them. On the event loop; nothing here waits."""
+        for record in records:
+            self.recent.add(record)
+            self._metrics.observe(record)
+            for outbox in self.outboxes:
+                outbox.put(record)
+
+    def _stored(self, records: Sequence[EnergyRecord]) -> None:
+        """The ledger has them (told from its outbox's thread)."""
+        self._on_loop(self.recent.stored, tuple(records))
+
+    async def _find(self, any_id: str) -> dict[str, Any] | None:
+        return await asyncio.to_thread(self.ledger.get, any_id) if self.ledger is not None else None
+
+    # from the sampler's thread
+
+    def _readings_in(self, readings: tuple[Reading, ...]) -> None:
+        self._on_loop(self._sampled, readings)
+
+    def _sampled(self, readings: tuple[Reading, ...]) -> None:
+        self.deliver(self.meter.sample(readings))
+
+    def _sampler_failed(self, text: str) -> None:
+        logger.warning("the energy counter cannot be read (requests are served, energy will be missing): %s", text)
+
+    def _on_loop(self, call: Callable[..., None], *args: Any) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
+
+    # AdminView
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        return self._metrics.render(accept)
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Ready once the upstream has answered, until draining begins."""
+        failing = {outbox.name: outbox.failing for outbox in self.outboxes if outbox.failing}
+        why = {"upstream_answered": self._seen_upstream, "draining": self.relay.draining, "engine": self.relay.engine,
+               "energy": self.counter.name if self.counter is not None else "unavailable",
+               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": failing}
+        return self._seen_upstream and not self.relay.draining, why
+
+    def balance(self) -> dict[str, Any] | None:
+        return None if self.counter is None else {**self.meter.balance.as_json(), "source": self.counter.name, "status": self.counter.status}
+
+    def in_flight(self) -> list[dict[str, Any]]:
+        now_ns = time.monotonic_ns()
+        return [{"record_id": a.record_id, "model": a.model, "age_seconds": seconds(now_ns - a.begin_ns), "output_frames": a.work.shown,
+                 "energy_joules_so_far": joules(a.energy_uj) if self.counter is not None else None} for a in self.meter.running]

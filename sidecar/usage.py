@@ -1,0 +1,98 @@
+"""The engine's own token counts, in the shape of every dialect.
+
+Shapes: OpenAI chat, completions and embeddings (`prompt_tokens`), OpenAI responses and audio (`input_tokens`),
+Anthropic messages, Cohere v2, TGI `details`, SGLang `meta_info`, and beside them vLLM's `metrics`
+(--enable-per-request-metrics).
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeGuard
+
+from perjoule.sidecar.units import NS_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request, None where the engine did not say; an explicit 0 is a count.
+
+    `input_tokens` includes `cached_tokens`, `output_tokens` includes `reasoning_tokens`; `queue_ns` is the time the
+    request waited inside the engine.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    queue_ns: int | None = None
+
+    def updated(self, newer: "Usage | None") -> "Usage":
+        """These counts, with those that `newer` knows in their place."""
+        if newer is None:
+            return self
+        return Usage(*(getattr(self, f.name) if getattr(newer, f.name) is None else getattr(newer, f.name)
+                       for f in fields(Usage)))
+
+
+def usage_of(payload: Any) -> Usage | None:
+    """The counts in one parsed response body or stream frame, None where it holds none. Never raises."""
+    if not isinstance(payload, dict):
+        return None
+    counts = _counts(payload)
+    input_details = _inner(counts, "prompt_tokens_details") or _inner(counts, "input_tokens_details")
+    output_details = _inner(counts, "completion_tokens_details") or _inner(counts, "output_tokens_details")
+    cached = _tokens(input_details, "cached_tokens")
+    usage = Usage(
+        input_tokens=_input_tokens(counts),
+        output_tokens=_tokens(counts, "completion_tokens", "output_tokens", "generated_tokens"),
+        cached_tokens=_tokens(counts, "cached_tokens", "cache_read_input_tokens") if cached is None else cached,
+        reasoning_tokens=_tokens(output_details, "reasoning_tokens"),
+        queue_ns=_queue_ns(payload),
+    )
+    return None if usage == _NOTHING else usage
+
+
+_NOTHING = Usage()
+
+
+def _counts(payload: dict[str, Any]) -> dict[str, Any]:
+    """The object in which this payload's dialect puts its counts; empty where there is none."""
+    for outer in (payload, payload.get("response"), payload.get("message"), payload.get("delta")):
+        if isinstance(outer, dict) and isinstance(usage := outer.get("usage"), dict):
+            return usage | _inner(usage, "tokens")  # Cohere's chat has them one deeper
+    return (_inner(payload, "details")  # TGI
+            or _inner(payload, "meta_info")  # SGLang
+            or _inner(_inner(payload, "meta"), "billed_units"))  # Cohere's embeddings
+
+
+def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return type(value) in (int, float) and 0 <= value < float("inf")
+
+
+def _tokens(counts: dict[str, Any], *names: str) -> int | None:
+    """The first of `names` that is a whole number of tokens; Cohere writes them as floats."""
+    for name in names:
+        value = counts.get(name)
+        if _is_number(value) and value == value // 1:
+            return int(value)
+    return None
+
+
+def _input_tokens(counts: dict[str, Any]) -> int | None:
+    tokens = _tokens(counts, "prompt_tokens", "input_tokens", "input_length")
+    if tokens is None or "input_tokens" not in counts:
+        return tokens
+    # Anthropic's input_tokens leave out what went through the cache; the whole prompt is the sum of the three.
+    through_cache = (_tokens(counts, name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
+    return tokens + sum(through_cache)
+
+
+def _queue_ns(payload: dict[str, Any]) -> int | None:
+    """vLLM's `metrics.queue_time_ms`, in a body, a usage frame or a `response` object."""
+    metrics = _inner(payload, "metrics") or _inner(_inner(payload, "response"), "metrics")
+    waited_ms = metrics.get("queue_time_ms")
+    return round(waited_ms * NS_PER_MS) if _is_number(waited_ms) else None

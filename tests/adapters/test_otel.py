@@ -1,0 +1,286 @@
+"""Spans, sent to a real OTLP receiver made of the official protobufs, over real HTTP and real gRPC."""
+
+import asyncio
+import subprocess
+import sys
+from concurrent import futures
+from contextlib import asynccontextmanager, contextmanager
+
+import grpc
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
+
+from perjoule.adapters.otel import ExportError, OtelSpans
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
+
+ARRIVAL = 1_790_000_000_000_000_123
+TRACE, SPAN, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "b7ad6b7169203331", "00f067aa0ba902b7"
+
+FACTS = {"record_id": "r1", "request_id": "q1", "arrival_unix_ns": ARRIVAL, "end_ns": 2_000_000_000,
+         "outcome": Outcome.COMPLETED, "endpoint": "chat.completions", "engine": "vllm", "streamed": True,
+         "http_status": 200, "model": "llama", "response_model": "llama-8b", "response_id": "chatcmpl-1",
+         "finish_reason": "stop", "tenant": "a1b2", "trace_id": TRACE, "span_id": SPAN, "parent_span_id": CALLER,
+         "first_token_ns": 250_000_000, "last_token_ns": 1_900_000_000, "queue_ns": 1_000_000, "input_tokens": 100,
+         "cached_tokens": 40, "output_tokens": 50, "reasoning_tokens": 5, "input_source": TokenSource.USAGE,
+         "output_source": TokenSource.USAGE}
+CHARGE = {"status": Status.MEASURED, "method": "token-share", "source": "nvml", "settled": True,
+          "boundary": "gpu-board", "devices": ("GPU-1", "GPU-2"), "energy_uj": 12_345_678, "active_uj": 9_000_000, "prefill_uj": 2_345_678,
+          "decode_uj": 10_000_000, "steady_uj": 8_000_000, "steady_ns": 1_500_000_000, "uncertainty_uj": 120_000,
+          "calibration_id": "c1", "windows": 20, "concurrency_mean": 3.5}
+
+
+def record(facts=(), charge=()):
+    return EnergyRecord(RequestFacts(**{**FACTS, **dict(facts)}), Charge(**{**CHARGE, **dict(charge)}))
+
+
+def value_of(value):
+    kind = value.WhichOneof("value")
+    found = getattr(value, kind)
+    return [value_of(item) for item in found.values] if kind == "array_value" else found
+
+
+def attributes_of(holder):
+    return {item.key: value_of(item.value) for item in holder.attributes}
+
+
+class Collector:
+    """What an OTLP receiver has got."""
+
+    def __init__(self):
+        self.requests = []
+        self.headers = {}
+        self.paths = []
+        self.status = 200
+
+    @property
+    def spans(self):
+        return [span for request in self.requests for part in request.resource_spans for scope in part.scope_spans
+                for span in scope.spans]
+
+    @property
+    def resource(self):
+        return attributes_of(self.requests[0].resource_spans[0].resource)
+
+
+@asynccontextmanager
+async def http_collector():
+    """A collector for OTLP/HTTP; `status` is what it answers."""
+    collector = Collector()
+
+    async def take(request):
+        collector.paths.append(request.path)
+        collector.headers = dict(request.headers)
+        if collector.status == 200:
+            collector.requests.append(trace_service_pb2.ExportTraceServiceRequest.FromString(await request.read()))
+        return web.Response(status=collector.status, content_type="application/x-protobuf",
+                            body=trace_service_pb2.ExportTraceServiceResponse().SerializeToString())
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    collector.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield collector
+    finally:
+        await runner.cleanup()
+
+
+@contextmanager
+def grpc_collector():
+    """A collector for OTLP/gRPC."""
+    collector = Collector()
+
+    class Service(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request, context):
+            collector.headers = dict(context.invocation_metadata())
+            collector.requests.append(request)
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)
+    collector.url = f"grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield collector
+    finally:
+        server.stop(None).wait()
+
+
+def send(url, *records):
+    sink = OtelSpans(url)
+    try:
+        sink.put(records)
+    finally:
+        sink.close()
+
+
+async def sent(*records):
+    """The spans that a collector gets for these records, and the collector."""
+    async with http_collector() as collector:
+        await asyncio.to_thread(send, collector.url, *records)
+        return collector.spans, collector
+
+
+async def test_a_span_has_the_times_and_ids_that_the_request_had():
+    """Trace, span and parent are those sent upstream; start and end are arrival and end, to the nanosecond."""
+    [span], _ = await sent(record())
+    assert (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()) == (TRACE, SPAN, CALLER)
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (ARRIVAL, ARRIVAL + 2_000_000_000)
+    assert span.kind == Span.SPAN_KIND_SERVER
+    assert span.name == "chat llama"
+    assert [(event.name, event.time_unix_nano) for event in span.events] == [
+        ("perjoule.first_token", ARRIVAL + 250_000_000)]
+
+
+async def test_a_span_tells_everything_the_record_knows():
+    """The attributes are the GenAI, HTTP and perjoule ones with the record's values, joules as float and integer."""
+    [span], _ = await sent(record())
+    assert attributes_of(span) == {
+        "gen_ai.operation.name": "chat", "gen_ai.provider.name": "vllm", "gen_ai.request.model": "llama",
+        "gen_ai.request.stream": True, "gen_ai.response.model": "llama-8b", "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.response.finish_reasons": ["stop"], "gen_ai.response.time_to_first_chunk": 0.25,
+        "gen_ai.usage.input_tokens": 100, "gen_ai.usage.cache_read.input_tokens": 40, "gen_ai.usage.output_tokens": 50,
+        "gen_ai.usage.reasoning.output_tokens": 5, "http.request.method": "POST", "http.response.status_code": 200,
+        "perjoule.record.id": "r1", "perjoule.request.id": "q1", "perjoule.endpoint": "chat.completions",
+        "perjoule.outcome": "completed", "perjoule.tenant": "a1b2", "perjoule.queue.seconds": 0.001,
+        "perjoule.usage.input_source": "usage", "perjoule.usage.output_source": "usage",
+        "perjoule.energy.status": "measured", "perjoule.energy.method": "token-share", "perjoule.energy.source": "nvml",
+        "perjoule.energy.settled": True, "perjoule.energy.joules": 12.345678, "perjoule.energy.microjoules": 12_345_678,
+        "perjoule.energy.active.joules": 9.0, "perjoule.energy.prefill.joules": 2.345678,
+        "perjoule.energy.decode.joules": 10.0, "perjoule.energy.steady.joules": 8.0,
+        "perjoule.energy.steady.seconds": 1.5, "perjoule.energy.uncertainty.joules": 0.12,
+        "perjoule.energy.boundary": "gpu-board", "perjoule.energy.gpu.uuids": ["GPU-1", "GPU-2"],
+        "perjoule.energy.calibration.id": "c1", "perjoule.energy.windows": 20, "perjoule.energy.concurrency.mean": 3.5}
+
+
+async def test_without_an_energy_source_a_span_has_a_status_and_no_joules():
+    """Never invented: of the energy attributes only the status remains."""
+    nothing = dict.fromkeys(("energy_uj", "active_uj", "prefill_uj", "decode_uj", "steady_uj", "steady_ns",
+                             "uncertainty_uj", "calibration_id", "concurrency_mean"))
+    [span], _ = await sent(record(charge=nothing | {"status": Status.UNAVAILABLE}))
+    energy = {name: value for name, value in attributes_of(span).items() if name.startswith("perjoule.energy.")}
+    assert energy == {"perjoule.energy.status": "unavailable"}
+
+
+async def test_unknown_facts_are_absent_and_zero_is_not_unknown():
+    """A request of which little is known has few attributes; an explicit zero is kept."""
+    unknown = dict.fromkeys(("model", "response_model", "response_id", "finish_reason", "tenant", "http_status",
+                             "input_tokens", "cached_tokens", "reasoning_tokens", "first_token_ns", "queue_ns",
+                             "input_source", "output_source"))
+    [span], _ = await sent(record(unknown | {"output_tokens": 0}, {"energy_uj": 0}))
+    found = attributes_of(span)
+    assert span.name == "chat"
+    assert found["gen_ai.usage.output_tokens"] == 0
+    assert found["perjoule.energy.microjoules"] == 0
+    assert not span.events
+    assert not {"gen_ai.request.model", "gen_ai.usage.input_tokens", "http.response.status_code"} & found.keys()
+
+
+@pytest.mark.parametrize(("facts", "code", "error_type"), [
+    ({"outcome": Outcome.ERRORED, "error_type": "upstream_reset"}, SpanStatus.STATUS_CODE_ERROR, "upstream_reset"),
+    ({"outcome": Outcome.ERRORED}, SpanStatus.STATUS_CODE_ERROR, "_OTHER"),
+    ({"outcome": Outcome.CANCELLED}, SpanStatus.STATUS_CODE_UNSET, None),
+    ({"outcome": Outcome.COMPLETED}, SpanStatus.STATUS_CODE_UNSET, None),
+])
+async def test_only_an_errored_request_is_an_error(facts, code, error_type):
+    """Errored is status ERROR with an error.type, `_OTHER` where none is known; a client that left is no error."""
+    [span], _ = await sent(record(facts))
+    assert span.status.code == code
+    assert attributes_of(span).get("error.type") == error_type
+
+
+async def test_a_trace_that_begins_here_has_no_parent():
+    """Without a caller's span the planned ids hold and the parent is empty."""
+    [span], _ = await sent(record({"parent_span_id": None}))
+    assert (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id) == (TRACE, SPAN, b"")
+
+
+async def test_ids_that_were_not_planned_are_made():
+    """Records without ids get valid ones, each its own."""
+    unplanned = {"trace_id": None, "span_id": None, "parent_span_id": None}
+    spans, _ = await sent(record(unplanned), record(unplanned))
+    assert len({span.trace_id for span in spans}) == len({span.span_id for span in spans}) == 2
+    assert all(any(span.trace_id) and any(span.span_id) for span in spans)
+
+
+async def test_the_resource_is_perjoule_unless_told_otherwise(monkeypatch):
+    """service.name is perjoule; OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and headers work as everywhere."""
+    _, collector = await sent(record())
+    assert collector.resource["service.name"] == "perjoule"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=front,deployment.environment.name=test")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=blue")
+    _, collector = await sent(record())
+    assert collector.resource["service.name"] == "front"
+    assert collector.resource["deployment.environment.name"] == "test"
+    assert collector.headers["x-team"] == "blue"
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "edge")
+    _, collector = await sent(record())
+    assert collector.resource["service.name"] == "edge"
+
+
+async def test_a_sampler_that_wants_none_gets_none(monkeypatch):
+    """OTEL_TRACES_SAMPLER=always_off sends nothing, and that is no failure."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    spans, _ = await sent(record())
+    assert spans == []
+
+
+@pytest.mark.parametrize(("path", "expected"), [("", "/v1/traces"), ("/", "/v1/traces"), ("/otlp/x", "/otlp/x")])
+async def test_the_path_is_the_usual_one_unless_given(path, expected):
+    """A bare http endpoint means /v1/traces; a path is taken as it is."""
+    async with http_collector() as collector:
+        await asyncio.to_thread(send, collector.url + path, record())
+        assert collector.paths == [expected]
+
+
+async def test_a_refusing_collector_is_an_error_and_the_next_try_works():
+    """HTTP 400 raises ExportError, so that the outbox keeps the batch; the same sink sends it once it is taken."""
+    async with http_collector() as collector:
+        sink = OtelSpans(collector.url)
+        collector.status = 400
+        with pytest.raises(ExportError, match=r"127\.0\.0\.1:\d+ did not take 1 spans"):
+            await asyncio.to_thread(sink.put, [record()])
+        collector.status = 200
+        await asyncio.to_thread(sink.put, [record()])
+        assert [span.span_id.hex() for span in collector.spans] == [SPAN]
+        sink.close()
+
+
+def test_spans_go_over_grpc_too(monkeypatch):
+    """A grpc:// endpoint gets the same span over a real gRPC channel, with the environment's headers."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=blue")
+    with grpc_collector() as collector:
+        send(collector.url, record(), record({"record_id": "r2", "span_id": "c7ad6b7169203331"}))
+        assert [span.span_id.hex() for span in collector.spans] == [SPAN, "c7ad6b7169203331"]
+        assert attributes_of(collector.spans[0])["perjoule.energy.microjoules"] == 12_345_678
+        assert collector.headers["x-team"] == "blue"
+        assert collector.resource["service.name"] == "perjoule"
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:4318", "ftp://localhost", "http://", ""])
+def test_another_kind_of_endpoint_is_refused(endpoint):
+    """The error says what was got and which forms are expected."""
+    with pytest.raises(ValueError, match="expected http://HOST:4318"):
+        OtelSpans(endpoint)
+
+
+def test_without_the_grpc_package_the_error_says_what_to_install():
+    """Where OTLP/gRPC cannot be imported, the ImportError names the extra."""
+    code = ("import sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc'] = None\n"
+            "from perjoule.adapters.otel import OtelSpans\n"
+            "OtelSpans('grpc://127.0.0.1:4317')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'perjoule[grpc]'" in done.stderr.splitlines()[-1]
+
+
+def test_importing_the_adapter_imports_no_opentelemetry():
+    """Who sends no spans does not pay for the SDK."""
+    code = ("import sys, perjoule.adapters.otel\n"
+            "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,194 @@
+"""The operator's port, asked over real HTTP."""
+
+import asyncio
+import threading
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from perjoule.adapters.sqlite import SqliteLedger
+from perjoule.sidecar.admin import admin_app
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
+
+NOW = 1_790_000_000_000_000_000
+S = 1_000_000_000
+
+
+class View:
+    """A service of which the test sets every answer."""
+
+    def __init__(self, ledger=None):
+        self.ledger = ledger
+        self.is_ready, self.account = True, {"measured_uj": 6, "requests_uj": 3, "idle_uj": 2, "unattributed_uj": 1}
+
+    def render_metrics(self, accept):
+        return f"# you accept {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
+
+    def ready(self):
+        return self.is_ready, {"upstream": "ok" if self.is_ready else "connection refused"}
+
+    def balance(self):
+        return self.account
+
+    def in_flight(self):
+        return [{"record_id": "r9", "model": "llama"}]
+
+
+def record(number, model="llama", arrival=NOW, energy_uj=5):
+    return EnergyRecord(
+        RequestFacts(f"r{number}", f"q/{number}", arrival, S, Outcome.COMPLETED, "chat.completions", "vllm", False,
+                     model=model, input_tokens=1, output_tokens=2),
+        Charge(Status.UNAVAILABLE if energy_uj is None else Status.MEASURED, "token-share", "nvml", True,
+               energy_uj=energy_uj))
+
+
+@pytest.fixture
+def view(tmp_path):
+    ledger = SqliteLedger(tmp_path / "ledger.db", 30, 100, now_unix_ns=lambda: NOW)
+    ledger.put([record(1), record(2, "b", NOW + 60 * S), record(3, arrival=NOW + 61 * S, energy_uj=None)])
+    yield View(ledger)
+    ledger.close()
+
+
+@pytest.fixture
+async def client(view):
+    async with TestClient(TestServer(admin_app(view))) as client:
+        yield client
+
+
+async def answer(client, path):
+    async with client.get(path) as response:
+        return response.status, await response.json()
+
+
+async def test_metrics_pass_the_accept_header_and_the_content_type(client):
+    """What the service renders for this Accept header is served with its own content type."""
+    async with client.get("/metrics", headers={"Accept": "text/plain;version=1.0.0"}) as response:
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert await response.text() == "# you accept text/plain;version=1.0.0\n"
+
+
+async def test_health_is_live_always_and_ready_when_the_service_is(client, view):
+    """/livez is 200 in any state; /readyz is 200 or 503, and says why."""
+    assert await answer(client, "/readyz") == (200, {"ready": True, "upstream": "ok"})
+    view.is_ready = False
+    assert await answer(client, "/readyz") == (503, {"ready": False, "upstream": "connection refused"})
+    assert await answer(client, "/livez") == (200, {"live": True})
+
+
+async def test_the_balance_says_whether_it_is_conserved(client, view):
+    """The four integers are served with `conserved`, true only for exact equality; without a source it is a 404."""
+    assert await answer(client, "/energy/balance") == (200, {
+        "measured_uj": 6, "requests_uj": 3, "idle_uj": 2, "unattributed_uj": 1, "conserved": True})
+    view.account = {**view.account, "measured_uj": 7}
+    assert (await answer(client, "/energy/balance"))[1]["conserved"] is False
+    view.account = None
+    status, body = await answer(client, "/energy/balance")
+    assert (status, body["error"]["code"]) == (404, "no_energy_source")
+
+
+async def test_requests_in_flight_are_listed(client):
+    """What the service says is running now is served."""
+    assert await answer(client, "/energy/in-flight") == (200, {"requests": [{"record_id": "r9", "model": "llama"}]})
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    ("", ["r3", "r2", "r1"]), ("?limit=1", ["r3"]), ("?model=llama", ["r3", "r1"]), ("?tenant=nobody", []),
+    (f"?since={NOW // S + 60}&until={NOW // S + 61}", ["r2"]),
+    ("?since=2026-09-21T14:14:21Z", ["r3"]), ("?since=2026-09-21T14:14:20.5", ["r3"]),
+    ("?until=2026-09-21T16:14:20%2B02:00", ["r1"]),
+])
+async def test_the_latest_records_are_listed(client, query, expected):
+    """Without `by` the newest records come first, filtered by model, tenant and a half-open span of arrival."""
+    status, body = await answer(client, "/energy" + query)
+    assert (status, [found["record_id"] for found in body["records"]]) == (200, expected)
+
+
+async def test_sums_are_grouped(client):
+    """`by=model` sums what is known and counts the rest."""
+    status, body = await answer(client, "/energy?by=model")
+    assert (status, body["by"], body["interval_s"]) == (200, ["model"], None)
+    assert [(g["model"], g["requests"], g["with_energy"], g["energy_uj"]) for g in body["groups"]] == [
+        ("b", 1, 1, 5), ("llama", 2, 1, 5)]
+
+
+async def test_sums_are_cut_by_interval(client):
+    """`interval=3600` alone gives one row an hour of arrival, with its beginning."""
+    _, body = await answer(client, "/energy?interval=3600")
+    assert body["interval_s"] == 3600
+    assert sum(group["requests"] for group in body["groups"]) == 3
+    assert all(group["interval_unix_ns"] % (3600 * S) == 0 for group in body["groups"])
+
+
+@pytest.mark.parametrize(("query", "param", "message"), [
+    ("by=colour", "by", "by: got 'colour', expected some of model, tenant, outcome, endpoint, status"),
+    ("limit=0", "limit", "limit: got '0', expected a whole number of records from 1 to 10000"),
+    ("limit=10001", "limit", "limit: got '10001', expected a whole number of records from 1 to 10000"),
+    ("interval=1m", "interval", "interval: got '1m', expected a whole number of seconds from 1 to 31622400"),
+    ("since=yesterday", "since", "since: got 'yesterday', expected Unix seconds or a time as 2026-07-01T12:00:00Z"),
+    ("until=99999999999999", "until", "until: got '99999999999999', expected Unix seconds or a time"),
+    ("colour=red", "colour", "colour: got an unknown parameter, expected some of by, interval, since, until, limit"),
+])
+async def test_a_bad_query_is_told_what_was_got_and_expected(client, query, param, message):
+    """A 400 in OpenAI's error shape that names the parameter."""
+    status, body = await answer(client, "/energy?" + query)
+    assert status == 400
+    assert body["error"]["message"].startswith(message)
+    assert body["error"] | {"message": ""} == {
+        "message": "", "type": "invalid_request_error", "param": param, "code": "invalid_query"}
+
+
+async def test_one_record_is_found_by_either_id(client):
+    """/energy/{id} takes a record id and a request id, slashes escaped; an unknown id is a 404 that repeats it."""
+    assert (await answer(client, "/energy/r2"))[1]["model"] == "b"
+    assert (await answer(client, "/energy/q%2F2"))[1]["record_id"] == "r2"
+    status, body = await answer(client, "/energy/r4")
+    assert (status, body["error"]["message"]) == (404, "id: got 'r4', expected the id of a kept record or request")
+
+
+@pytest.mark.parametrize("path", ["/energy", "/energy?by=model", "/energy/r1"])
+async def test_without_a_ledger_the_reason_is_told(client, view, path):
+    """With --ledger off these are 404 with the reason, and the rest of the port works."""
+    view.ledger = None
+    status, body = await answer(client, path)
+    assert (status, body["error"]["code"]) == (404, "no_ledger")
+    assert (await answer(client, "/livez"))[0] == 200
+
+
+async def test_other_paths_and_methods_are_errors_in_the_same_shape(client):
+    """404 and 405 are JSON too."""
+    status, body = await answer(client, "/nowhere")
+    assert (status, body["error"]["message"]) == (404, "GET /nowhere: Not Found")
+    async with client.post("/energy") as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (405, "invalid_request")
+
+
+async def test_a_broken_ledger_is_a_500_with_the_reason(client, tmp_path, caplog):
+    """An error of the database is told in the same shape, and logged."""
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"ledger.db{suffix}").unlink()
+    (tmp_path / "ledger.db").write_bytes(b"no database any more" * 1000)
+    status, body = await answer(client, "/energy")
+    assert (status, body["error"]["type"]) == (500, "server_error")
+    assert "not a database" in body["error"]["message"]
+    assert "GET /energy failed" in caplog.text
+
+
+async def test_a_slow_ledger_does_not_hold_up_the_rest():
+    """While a query blocks, /livez answers."""
+    asked, answered = threading.Event(), threading.Event()
+    was_answered = []
+
+    class Slow:
+        def latest(self, limit, **where):
+            asked.set()
+            was_answered.append(answered.wait(20))
+            return []
+
+    async with TestClient(TestServer(admin_app(View(Slow())))) as client:
+        waiting = asyncio.create_task(answer(client, "/energy"))
+        await asyncio.to_thread(asked.wait, 20)
+        assert await answer(client, "/livez") == (200, {"live": True})
+        answered.set()
+        assert await waiting == (200, {"records": []})
+    assert was_answered == [True]

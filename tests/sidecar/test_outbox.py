@@ -1,0 +1,176 @@
+"""The outbox: takes records at once, keeps their order, tries again, and counts what it loses."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perjoule.sidecar.outbox import BATCH, Outbox
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
+
+
+def record(number: int) -> EnergyRecord:
+    facts = RequestFacts(f"r{number}", f"q{number}", 1, 2, Outcome.COMPLETED, "chat.completions", "vllm", False)
+    return EnergyRecord(facts, Charge(Status.UNAVAILABLE, "token-share", "none", True))
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen within 20 s"
+        time.sleep(0.005)
+
+
+class Shelf:
+    """A sink that keeps what it is given, and fails as `errors` says, one a put."""
+
+    name = "shelf"
+
+    def __init__(self, errors: Sequence[BaseException | None] = ()) -> None:
+        self.batches: list[list[str]] = []
+        self.errors = list(errors)
+        self.closed = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    @property
+    def ids(self) -> list[str]:
+        return [record_id for batch in self.batches for record_id in batch]
+
+    def put(self, records: Sequence[EnergyRecord]) -> None:
+        self.gate.wait()
+        if self.errors and (error := self.errors.pop(0)) is not None:
+            raise error
+        self.batches.append([r.facts.record_id for r in records])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_everything_put_before_close_is_stored_in_order_and_the_sink_closed():
+    """2,000 records arrive in order, in batches of at most 512, and the sink is closed after the last."""
+    shelf = Shelf()
+    outbox = Outbox(shelf)
+    for number in range(2_000):
+        outbox.put(record(number))
+    outbox.close(20)
+    assert shelf.ids == [f"r{number}" for number in range(2_000)]
+    assert max(map(len, shelf.batches)) <= BATCH
+    assert (outbox.stored, outbox.dropped, outbox.pending, shelf.closed) == (2_000, 0, 0, True)
+
+
+def test_records_are_stored_without_close():
+    """A record put now and one put after the first was stored both arrive while the outbox stays open."""
+    shelf = Shelf()
+    outbox = Outbox(shelf)
+    for number in range(2):
+        outbox.put(record(number))
+        eventually(lambda expected=number + 1: outbox.stored == expected)
+    assert shelf.ids == ["r0", "r1"]
+    outbox.close(20)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), ValueError("bug"), SystemExit(3), KeyboardInterrupt()],
+                         ids=lambda error: type(error).__name__)
+def test_whatever_a_sink_raises_the_batch_is_tried_again(error):
+    """After two failures the same batch is stored once, and `failing` tells the error only while it lasts."""
+    shelf = Shelf([error, error])
+    outbox = Outbox(shelf)
+    outbox.put(record(1))
+    eventually(lambda: outbox.failing is not None)
+    assert outbox.failing == f"{type(error).__name__}: {error}"
+    outbox.put(record(2))
+    eventually(lambda: outbox.stored == 2)
+    assert shelf.ids == ["r1", "r2"]
+    assert outbox.failing is None
+    outbox.close(20)
+
+
+def test_beyond_capacity_records_are_dropped_and_counted():
+    """With room for three and a sink that stands still, the fourth and fifth are dropped and the others stored."""
+    shelf = Shelf()
+    shelf.gate.clear()
+    outbox = Outbox(shelf, capacity=3)
+    for number in range(5):
+        outbox.put(record(number))
+    assert (outbox.pending, outbox.dropped) == (3, 2)
+    shelf.gate.set()
+    outbox.close(20)
+    assert (shelf.ids, outbox.stored, outbox.dropped) == (["r0", "r1", "r2"], 3, 2)
+
+
+def test_close_gives_up_on_a_sink_that_never_works():
+    """What a dead sink did not take by the deadline is counted as dropped, and nothing is pending."""
+    outbox = Outbox(Shelf([OSError("no")] * 1_000))
+    for number in range(10):
+        outbox.put(record(number))
+    outbox.close(0.3)
+    assert (outbox.stored, outbox.dropped, outbox.pending) == (0, 10, 0)
+
+
+def test_close_gives_up_on_a_sink_that_hangs_and_does_not_count_twice():
+    """A put that hangs past the deadline is counted as dropped once, even if it returns later."""
+    shelf = Shelf()
+    shelf.gate.clear()
+    outbox = Outbox(shelf)
+    outbox.put(record(1))
+    outbox.close(0.2)
+    assert (outbox.stored, outbox.dropped) == (0, 1)
+    shelf.gate.set()
+    eventually(lambda: shelf.closed)
+    assert (outbox.stored, outbox.dropped, outbox.pending) == (0, 1, 0)
+
+
+def test_put_after_close_is_counted_as_dropped():
+    """A late record is not lost silently."""
+    outbox = Outbox(Shelf())
+    outbox.close(20)
+    outbox.put(record(1))
+    assert (outbox.stored, outbox.dropped, outbox.pending) == (0, 1, 0)
+
+
+def test_close_tries_a_failing_sink_again_at_once():
+    """A sink that has recovered during a long backoff gets its records when closing begins."""
+    shelf = Shelf([OSError("no")] * 4)  # after the fourth failure the wait is 0.8 s
+    outbox = Outbox(shelf)
+    outbox.put(record(1))
+    eventually(lambda: not shelf.errors)
+    outbox.close(20)
+    assert (shelf.ids, outbox.stored, outbox.dropped) == (["r1"], 1, 0)
+
+
+def test_on_stored_tells_what_was_stored_and_may_fail():
+    """`on_stored` hears every record in order; its own failure loses nothing and stores nothing twice."""
+    heard: list[str] = []
+
+    def hear(records: Sequence[EnergyRecord]) -> None:
+        heard.extend(r.facts.record_id for r in records)
+        raise RuntimeError("the listener's bug")
+
+    shelf = Shelf()
+    outbox = Outbox(shelf, on_stored=hear)
+    for number in range(3):
+        outbox.put(record(number))
+    outbox.close(20)
+    assert heard == shelf.ids == ["r0", "r1", "r2"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(failures=st.lists(st.booleans(), max_size=1), amounts=st.lists(st.integers(0, 700), min_size=1, max_size=4),
+       capacity=st.integers(1, 1_500))
+def test_every_record_is_stored_or_dropped(failures, amounts, capacity):
+    """Law: whatever fails, put = stored + dropped after close, and what is stored is in order and there once."""
+    shelf = Shelf([OSError("no") if fails else None for fails in failures])
+    outbox = Outbox(shelf, capacity=capacity)
+    number = 0
+    for amount in amounts:
+        for _ in range(amount):
+            outbox.put(record(number))
+            number += 1
+    outbox.close(20)
+    assert outbox.stored + outbox.dropped == number
+    assert outbox.stored == len(shelf.ids) == len(set(shelf.ids))
+    assert shelf.ids == sorted(shelf.ids, key=lambda record_id: int(record_id[1:]))

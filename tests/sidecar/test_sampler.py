@@ -1,0 +1,195 @@
+"""The sampler's thread hands over changes, breaks a silence, survives every failure and stops when told."""
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+from perjoule.sidecar.ports import CounterError, Device, Reading
+from perjoule.sidecar.record import Status
+from perjoule.sidecar.sampler import CALLS_KEPT, Sampler
+from perjoule.sidecar.units import NS_PER_MS
+
+PATIENCE_S = 20.0  # only a broken sampler takes this long
+
+
+class ScriptedCounter:
+    """Two devices; the first shows what `script(n)` returns at the n-th read, or raises what it raises."""
+
+    name = "scripted"
+    status = Status.SIMULATED
+    boundary = "test"
+    devices = (Device("a", "a"), Device("b", "b"))
+    period_ns = 100 * NS_PER_MS
+    wrap_uj = None
+
+    def __init__(self, script: Callable[[int], int]) -> None:
+        self.script = script
+        self.n = 0
+        self.read_ns: list[int] = []
+        self.threads: set[int] = set()
+
+    def read(self) -> tuple[Reading, ...]:
+        self.n += 1
+        now = time.monotonic_ns()
+        self.read_ns.append(now)
+        self.threads.add(threading.get_ident())
+        return Reading(now, now, self.script(self.n)), Reading(now, now, 7)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class Heard:
+    """What a sampler delivered; `until` waits for something to have been heard."""
+
+    def __init__(self) -> None:
+        self.energies: list[int] = []
+        self.at_ns: list[int] = []
+        self.errors: list[str] = []
+        self._news = threading.Condition()
+
+    def deliver(self, readings: tuple[Reading, ...]) -> None:
+        with self._news:
+            self.energies.append(readings[0].energy_uj)
+            self.at_ns.append(time.monotonic_ns())
+            self._news.notify_all()
+
+    def error(self, text: str) -> None:
+        with self._news:
+            self.errors.append(text)
+            self._news.notify_all()
+
+    def until(self, true: Callable[[], bool]) -> None:
+        with self._news:
+            assert self._news.wait_for(true, PATIENCE_S)
+
+
+def test_every_change_is_delivered_once_and_in_order() -> None:
+    """A counter that moves every third read is heard once for each value, from a thread of its own."""
+    counter, heard = ScriptedCounter(lambda n: n // 3), Heard()
+    sampler = Sampler(counter, heard.deliver, NS_PER_MS, heard.error)
+    sampler.start()
+    heard.until(lambda: len(heard.energies) >= 20)
+    assert sampler.stop()
+    # a busy machine may be silent for 250 ms in between, and hears a value again then
+    assert list(dict.fromkeys(heard.energies)) == list(range(heard.energies[-1] + 1))
+    assert heard.errors == []
+    assert counter.threads.isdisjoint({threading.get_ident()})
+    assert len(counter.threads) == 1
+
+
+def test_silence_is_broken_and_not_more() -> None:
+    """A counter that does not move is delivered again after 250 ms, and not sooner."""
+    heard = Heard()
+    sampler = Sampler(ScriptedCounter(lambda n: 5), heard.deliver, 10 * NS_PER_MS)
+    sampler.start()
+    heard.until(lambda: len(heard.energies) >= 3)
+    sampler.stop()
+    assert set(heard.energies) == {5}
+    assert all(later - earlier > 200 * NS_PER_MS for earlier, later in pairwise(heard.at_ns))
+
+
+def test_it_keeps_the_beat_when_reads_take_time() -> None:
+    """Reads of 4 ms every 10 ms come every 10 ms and not every 14: what a call takes is not added to the wait."""
+    def slow(n: int) -> int:
+        time.sleep(0.004)
+        return n
+
+    counter, heard = ScriptedCounter(slow), Heard()
+    sampler = Sampler(counter, heard.deliver, 10 * NS_PER_MS)
+    sampler.start()
+    heard.until(lambda: counter.n >= 30)
+    sampler.stop()
+    first_ns = counter.read_ns[0]
+    off_beat_ns = sorted((t_ns - first_ns) % (10 * NS_PER_MS) for t_ns in counter.read_ns)
+    assert off_beat_ns[len(off_beat_ns) // 2] < 4 * NS_PER_MS
+
+
+def test_missed_beats_are_not_made_up_for() -> None:
+    """After a call that took 100 ms there is no burst of polls."""
+    def stuck_once(n: int) -> int:
+        time.sleep(0.1 if n == 1 else 0)
+        return n
+
+    counter, heard = ScriptedCounter(stuck_once), Heard()
+    sampler = Sampler(counter, heard.deliver, 10 * NS_PER_MS)
+    sampler.start()
+    heard.until(lambda: counter.n >= 4)
+    sampler.stop()
+    assert counter.read_ns[3] - counter.read_ns[1] > 10 * NS_PER_MS
+
+
+def test_failures_are_told_once_and_survived() -> None:
+    """Whatever is raised, an adapter's own fault too: one word on it, ever longer waits, and on when it works again."""
+    def failing(n: int) -> int:
+        if n == 2:
+            raise CounterError("the bus is gone")
+        if 2 < n < 6:
+            raise ZeroDivisionError
+        return 5
+
+    counter, heard = ScriptedCounter(failing), Heard()
+    sampler = Sampler(counter, heard.deliver, 5 * NS_PER_MS, heard.error)
+    sampler.start()
+    heard.until(lambda: bool(heard.errors))
+    assert sampler.failing
+    heard.until(lambda: len(heard.energies) >= 2)  # the same value, but news after a failure
+    sampler.stop()
+    assert heard.errors == ["the bus is gone"]
+    assert sampler.errors == 4
+    assert not sampler.failing
+    waits_ns = [later - earlier for earlier, later in pairwise(counter.read_ns)]
+    assert all(wait_ns > least * NS_PER_MS for wait_ns, least in zip(waits_ns[1:5], (5, 15, 35, 75), strict=True))
+
+
+def test_the_next_failure_is_told_again() -> None:
+    """Each time that it begins to fail is a change of state."""
+    def flapping(n: int) -> int:
+        if n % 2:
+            raise CounterError(f"failure {n}")
+        return n
+
+    heard = Heard()
+    sampler = Sampler(ScriptedCounter(flapping), heard.deliver, NS_PER_MS, heard.error)
+    sampler.start()
+    heard.until(lambda: len(heard.errors) >= 3)
+    sampler.stop()
+    assert heard.errors[:3] == ["failure 1", "failure 3", "failure 5"]
+
+
+def test_it_counts_and_times_its_reads() -> None:
+    """Reads and call times are there to be asked for; before the first read a call time is not known."""
+    def slow(n: int) -> int:
+        time.sleep(0.002)
+        return n
+
+    heard = Heard()
+    sampler = Sampler(ScriptedCounter(slow), heard.deliver, NS_PER_MS)
+    assert sampler.call_ns(0.5) is None
+    sampler.start()
+    heard.until(lambda: len(heard.energies) >= 5)
+    sampler.stop()
+    median_ns, p99_ns = sampler.call_ns(0.5), sampler.call_ns(0.99)
+    assert median_ns is not None
+    assert p99_ns is not None
+    assert 2 * NS_PER_MS <= median_ns <= p99_ns
+    assert 5 <= sampler.reads <= CALLS_KEPT
+    assert sampler.errors == 0
+
+
+def test_a_hanging_driver_does_not_hold_up_the_stop() -> None:
+    """stop() gives up on a call that does not return, and says so."""
+    inside, release = threading.Event(), threading.Event()
+
+    def hang(n: int) -> int:
+        inside.set()
+        release.wait(PATIENCE_S)
+        return n
+
+    sampler = Sampler(ScriptedCounter(hang), Heard().deliver, NS_PER_MS)
+    sampler.start()
+    assert inside.wait(PATIENCE_S)
+    assert not sampler.stop(timeout_s=0.01)
+    release.set()
+    assert sampler.stop(PATIENCE_S)
