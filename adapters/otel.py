@@ -1,5 +1,6 @@
 """One OpenTelemetry span for each request, sent once its joules are settled, with the times and ids it really had."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -35,6 +36,8 @@ class OtelSpans:
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
 
+        # A line a retry would flood the log while a collector is away; the outbox tells when that begins and ends.
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         self._endpoint = endpoint
         self._exporter = _exporter(endpoint)
         self._ids = _PlannedIds()

@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"reading {opened.counter.name}", total=1.0)
             boards = measure(opened.counter, flags.seconds, lambda share: bar.update(task, completed=share))
-        return _report(opened.counter, [study(spans) for spans in boards], flags.json)
+        return report(opened.counter, [study(spans) for spans in boards], flags.json)
     except CounterError as error:
         print(f"perjoule probe: the counter failed while it was measured: {error}", file=sys.stderr)
         return 1
@@ -57,8 +57,8 @@ def run(argv: Sequence[str]) -> int:
         opened.counter.close()
 
 
-def _report(counter: EnergyCounter, boards: list[Findings], as_json: bool) -> int:
-    """Print the findings and the answer, the worst of all boards; the exit code."""
+def report(counter: EnergyCounter, boards: list[Findings], as_json: bool) -> int:
+    """Print the findings and the answer, the worst of all boards. Returns the exit code."""
     judged = [judge(findings, counter.status, _processes(counter, index)) for index, findings in enumerate(boards)]
     answer = max((each for each, _ in judged), key=list(Answer).index)
     reasons = [f"{device.uuid}: {reason}" for device, (_, found) in zip(counter.devices, judged, strict=True)

@@ -1,6 +1,6 @@
 """What readings of an energy counter say about the sensor: how often it has news, how finely, and whether to trust it.
 
-Pure: lists of readings in, findings out. The rules are those of DESIGN section 3: the counter is checked against the
+Pure: lists of readings in, findings out. The rules stand in docs/sensors.md: the counter is checked against the
 integral of instant power, and against itself polled at other rates.
 """
 

@@ -73,11 +73,11 @@ class Exchange:
             self._hold(t_ns, body, ended)
             return
         if self._late is not None or (self._add.wait_settled and self._editor is not None and self._is_last(t_ns, body)):
+            self._write(out)
             self._late = [*(self._late or ()), body]
         else:
             self._pending = (t_ns, body)
-            out += self._frame(self._editor.feed(body) if self._editor is not None else body)
-            self._write(out)
+            self._write(out + self._frame(self._editor.feed(body) if self._editor is not None else body))
             self._look()
         if ended:
             self._let_go()

@@ -152,6 +152,8 @@ class Meter:
 
     def charge(self, record_id: str, t_ns: int) -> Charge:
         """What an open request has cost up to now: provisional, since the last windows are not divided yet."""
+        if not self.boards:
+            return Charge(Status.UNAVAILABLE, self._method, self._source, settled=True)
         account = self._open[record_id]
         open_uj = open_active_uj = 0
         for board in self.boards:

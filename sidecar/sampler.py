@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import Callable
 
 from perjoule.sidecar.ports import EnergyCounter, Reading
-from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
+from perjoule.sidecar.units import NS_PER_S
 
-SILENCE_NS = 250 * NS_PER_MS  # unchanged readings are handed over this often, so that a stuck counter is seen
 LONGEST_WAIT_NS = NS_PER_S
 CALLS_KEPT = 1000
 
@@ -20,8 +19,8 @@ CALLS_KEPT = 1000
 class Sampler:
     """Reads a counter every `poll_ns` in a daemon thread, from `start()` to `stop()`.
 
-    `deliver` gets the readings of every poll that shows a change, and of at least one in 250 ms; `deliver_error` gets
-    the reason, once, when reading begins to fail (the next `deliver` says that it works again). Both run in the thread.
+    `deliver` gets the readings of every poll that worked, changed or not, since a look that saw no change is what dates the
+    next one; `deliver_error` gets the reason, once, when reading begins to fail (the next `deliver` says that it works again). Both run in the thread.
     `reads` and `errors` count polls that worked and failed. The counter is closed by whoever opened it, after `stop()`.
     """
 
@@ -36,8 +35,6 @@ class Sampler:
         self._poll_ns = poll_ns
         self._wait_ns = poll_ns
         self._calls_ns: deque[int] = deque(maxlen=CALLS_KEPT)
-        self._shown: tuple[int, ...] = ()
-        self._delivered_ns = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"perjoule-{counter.name}", daemon=True)
 
@@ -76,15 +73,11 @@ class Sampler:
         self._calls_ns.append(now_ns - began_ns)
         self.reads += 1
         self.failing, self._wait_ns = False, self._poll_ns
-        shown = tuple(reading.energy_uj for reading in readings)
-        if shown != self._shown or now_ns - self._delivered_ns >= SILENCE_NS:
-            self._shown, self._delivered_ns = shown, now_ns
-            self._deliver(readings)
+        self._deliver(readings)
 
     def _failed(self, text: str) -> None:
         self.errors += 1
         self._wait_ns = min(2 * self._wait_ns, max(self._poll_ns, LONGEST_WAIT_NS))
-        self._shown = ()  # the first reading afterwards is news, whatever it shows
         if not self.failing:
             self.failing = True
             self._deliver_error(text)

@@ -26,6 +26,7 @@ from perjoule.sidecar.upstream import Upstream
 TICK_S = 0.05  # settles requests whose windows wait for nothing but time
 RECOGNISE_EVERY_S = 2.0
 BACKLOG = 4096
+LAST_ANSWERS_S = 1.0  # after draining, for handlers that still write
 LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its record to be stored
 
 logger = logging.getLogger("perjoule")
@@ -70,8 +71,8 @@ class Service:
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port cannot be had."""
         loop = self._loop = asyncio.get_running_loop()
-        front = web.ServerRunner(make_front(self.relay.handle))
-        admin = web.AppRunner(admin_app(self), access_log=None)
+        front = web.ServerRunner(make_front(self.relay.handle), shutdown_timeout=LAST_ANSWERS_S)
+        admin = web.AppRunner(admin_app(self), access_log=None, shutdown_timeout=LAST_ANSWERS_S)
         helpers: list[asyncio.Task[None]] = []
         try:
             listen = await self._listen(front, *self.config.address("listen"))
@@ -103,7 +104,7 @@ class Service:
 
     async def _listen(self, runner: "web.ServerRunner | web.AppRunner", host: str, port: int) -> str:
         await runner.setup()
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
         await site.start()
         name = runner.addresses[0]
         return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"

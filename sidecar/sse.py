@@ -6,8 +6,8 @@ inside another character.
 
 import re
 
-_LINE_END = rb"(?:\r\n|\n|\r(?!\n))"
-_BLANK_LINE = re.compile(_LINE_END + _LINE_END)
+_LF, _CR = 0x0A, 0x0D
+_BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?+)")
 
 
 class EventCutter:
@@ -16,28 +16,31 @@ class EventCutter:
     An event longer than `limit` bytes sets `overflowed`; from then on pieces pass as they come, un-cut.
     """
 
-    __slots__ = ("_limit", "_tail", "overflowed")
+    __slots__ = ("_has_cr", "_limit", "_tail", "overflowed")
 
     def __init__(self, limit: int = 1 << 20) -> None:
         self._limit = limit
         self._tail = bytearray()
+        self._has_cr = False
         self.overflowed = False
+
+    def is_whole(self, data: bytes) -> bool:
+        """Whether `data` is exactly one event and nothing waits before it, which is how engines write."""
+        end = data.find(b"\n\n", data.find(_LF))  # an integer is the fastest thing to look for
+        return 0 <= end == len(data) - 2 and not self._tail and _CR not in data
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are complete now, each with its blank line; a CR at the very end waits for a possible LF."""
-        if not self._tail:
-            if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data and len(data) > 1:
-                return [data]  # how engines write: one event a piece
-            if self.overflowed:
-                return [data] if data else []
+        if self.is_whole(data):
+            return [data]
         tail = self._tail
+        if self.overflowed and not tail:
+            return [data] if data else []
         position = max(0, len(tail) - 3)  # a blank line may have begun in what was here before
         tail += data
+        self._has_cr = self._has_cr or _CR in data
         events, start = [], 0
-        while match := _BLANK_LINE.search(tail, position):
-            position = match.end()
-            if position == len(tail) and tail[-1] == 0x0D:
-                break
+        while (position := self._event_end(position)) > 0:
             events.append(bytes(tail[start:position]))
             start = position
         del tail[:start]
@@ -45,6 +48,16 @@ class EventCutter:
             self.overflowed = True
             events.append(self.rest())
         return events
+
+    def _event_end(self, position: int) -> int:
+        """Where the next blank line from `position` ends; 0 where none has come whole."""
+        if not self._has_cr:
+            at = self._tail.find(b"\n\n", position)
+            return at + 2 if at >= 0 else 0
+        match = _BLANK_LINE.search(self._tail, position)
+        if match is None or (match.end() == len(self._tail) and self._tail.endswith(b"\r")):
+            return 0
+        return match.end()
 
     def rest(self) -> bytes:
         """What came after the last whole event; it is forgotten here."""

@@ -52,7 +52,7 @@ class Receiver(Protocol):
 class Connection(asyncio.Protocol):
     """One connection; it serves one exchange at a time and goes back to its pool after a clean end."""
 
-    __slots__ = ("_answered", "_body", "_done", "_extra", "_head", "_head_size", "_headers", "_parser", "_pool", "_receiver", "_request_is_head",
+    __slots__ = ("_answered", "_body", "_done", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser", "_pool", "_receiver", "_request_is_head",
                  "_status_line", "idle_since", "transport", "used")
 
     def __init__(self, pool: "Upstream") -> None:
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._head = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
-        self._answered = self._done = self._extra = False
+        self._answered = self._done = self._extra = self._keeps = False
         self._head_size = 0
         self._status_line = b""
         self.transport.write(request)
@@ -193,21 +193,22 @@ class Connection(asyncio.Protocol):
                 head.chunked = value.lower().endswith(b"chunked")
         head.bodyless = self._request_is_head or status in NO_BODY
         self._head = head
-        self._done = head.bodyless
+        self._done = self._request_is_head  # llhttp does not know what was asked: it would wait for a body
 
     def on_body(self, data: bytes) -> None:
         if not self._done:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        self._done = self._head is not None
+        if not self._done or self._head is None:
+            self._done = self._head is not None
+            self._keeps = self._parser.should_keep_alive()  # asked later, llhttp would speak of the next message
 
     # ends
 
     def _finish(self, receiver: Receiver, head: Head | None, body: bytes) -> None:
         self._receiver = None
-        reusable = not self._extra and not (self._head and self._head.bodyless and self._request_is_head)
-        if reusable and self._parser.should_keep_alive() and self.transport is not None and not self.transport.is_closing():
+        if self._keeps and not self._extra and self.transport is not None and not self.transport.is_closing():
             self.used = True
             self._pool.give_back(self)
         else:

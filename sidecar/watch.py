@@ -80,10 +80,10 @@ class Watch:
         self._end_ns = t_ns
         if self._observer is not None:
             self._observer.finish()
-            if outcome is Outcome.COMPLETED and self._observer.error is not None:
-                outcome, error_type = Outcome.ERRORED, self._observer.error
         if outcome is Outcome.COMPLETED and self._status is not None and self._status >= 400:
             outcome, error_type = Outcome.ERRORED, str(self._status)
+        elif outcome is Outcome.COMPLETED and self._observer is not None and self._observer.error is not None:
+            outcome, error_type = Outcome.ERRORED, self._observer.error
         return self._meter.end(self.identity.record_id, t_ns, self._facts(t_ns, outcome, error_type))
 
     def charge(self, t_ns: int) -> Charge:

@@ -27,9 +27,9 @@ FACTS = {"record_id": "r1", "request_id": "q1", "arrival_unix_ns": ARRIVAL, "end
          "cached_tokens": 40, "output_tokens": 50, "reasoning_tokens": 5, "input_source": TokenSource.USAGE,
          "output_source": TokenSource.USAGE}
 CHARGE = {"status": Status.MEASURED, "method": "token-share", "source": "nvml", "settled": True,
-          "boundary": "gpu-board", "devices": ("GPU-1", "GPU-2"), "energy_uj": 12_345_678, "active_uj": 9_000_000, "prefill_uj": 2_345_678,
-          "decode_uj": 10_000_000, "steady_uj": 8_000_000, "steady_ns": 1_500_000_000, "uncertainty_uj": 120_000,
-          "calibration_id": "c1", "windows": 20, "concurrency_mean": 3.5}
+          "boundary": "gpu-board", "devices": ("GPU-1", "GPU-2"), "energy_uj": 12_345_678, "active_uj": 9_000_000,
+          "prefill_uj": 2_345_678, "decode_uj": 10_000_000, "steady_uj": 8_000_000, "steady_ns": 1_500_000_000,
+          "uncertainty_uj": 120_000, "calibration_id": "c1", "windows": 20, "concurrency_mean": 3.5}
 
 
 def record(facts=(), charge=()):

@@ -188,7 +188,7 @@ def test_a_path_that_cannot_be_a_ledger_is_refused(tmp_path, spoil):
 
 
 def test_a_failed_put_raises_and_keeps_nothing_of_the_batch(ledger):
-    """A put that cannot be finished is an exception and no half batch; the same batch works once the trouble is over."""
+    """A put that fails in the middle is an exception and no half batch, and the next put works."""
     broken = record(2, energy_uj=2**63)  # SQLite has no such integer: it fails in the middle of the batch
     with pytest.raises(OverflowError):
         ledger.put([record(1), broken])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,23 @@ def test_instant_power_is_looked_at_between_slow_polls() -> None:
     assert len(spans[-1].powers) > 10 * len(spans[-1].readings)
 
 
+@pytest.mark.parametrize(("off", "pids", "answer", "code"), [
+    (0.0, (7,), "yes", 0),
+    (0.0, (7, 8), "with care", 0),
+    (0.05, (7,), "no", 1),
+])
+def test_the_answer_and_the_exit_code_on_a_board(recording: Path, capsys: pytest.CaptureFixture[str], off: float,
+                                                 pids: tuple[int, ...], answer: str, code: int) -> None:
+    """A good board is trusted; shared by two processes, with care; five percent off its instant power, not."""
+    clock = Clock()
+    (spans,) = measure(ReplayCounter(recording, clock.now), 20, now=clock.now, sleep=clock.sleep)
+    counter = NvmlCounter("all", FakeNvml(FakeBoard("GPU-a", pids=pids)))
+    assert probe.report(counter, [replace(study(spans), disagreement=off)], as_json=False) == code
+    out = capsys.readouterr().out
+    assert f"Can the joules be trusted here? {answer}." in out
+    assert "580.159" in out
+
+
 def test_no_source_says_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
     """A named source that is not there: exit 1, the reason, and no number."""
     assert probe.run(["--energy", "replay:nowhere.json.gz"]) == 1
@@ -87,11 +105,11 @@ def test_no_source_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.json.gz" in told["tried"]["replay:nowhere.json.gz"]
 
 
-@pytest.mark.parametrize("argv", [["--energy", "rapl"], ["--energy", "dcgm:x"], ["--seconds", "0"], ["--seconds", "nan"]])
-def test_a_wrong_flag_exits_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("argv", ["--energy rapl", "--energy dcgm:x", "--seconds 0", "--seconds nan"])
+def test_a_wrong_flag_exits_2(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What was got and what was expected, on standard error."""
     with pytest.raises(SystemExit) as caught:
-        probe.run(argv)
+        probe.run(argv.split())
     assert caught.value.code == 2
     assert "expected" in capsys.readouterr().err
 

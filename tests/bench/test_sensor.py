@@ -1,6 +1,7 @@
 """What readings say about a sensor: its period, its grain, its agreement with instant power, and the verdict."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,9 @@ def test_a_good_sensor() -> None:
     assert judge(found, Status.MEASURED) == (Answer.YES, [])
 
 
-@pytest.mark.parametrize(("watts", "answer"), [(402, Answer.YES), (408, Answer.CARE), (420, Answer.NO), (380, Answer.NO)])
+@pytest.mark.parametrize(("watts", "answer"), [
+    (402, Answer.YES), (408, Answer.CARE), (420, Answer.NO), (380, Answer.NO),
+])
 def test_the_counter_against_instant_power(watts: int, answer: Answer) -> None:
     """Half a percent off is fine, 2 % needs care, 5 % either way is refused."""
     found = study(spans(watts=watts, seen_watts=400))
@@ -127,4 +130,4 @@ def test_changes_are_all_news_and_no_repeats(values: list[int]) -> None:
     """Each change differs from the one before it, and the last is the last value if anything changed."""
     found = changes(list(enumerate(values)))
     assert all(values[t] == value != values[t - 1] for t, value in found)
-    assert len(found) == sum(a != b for a, b in zip(values, values[1:], strict=False))
+    assert len(found) == sum(a != b for a, b in pairwise(values))

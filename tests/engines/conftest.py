@@ -1,60 +1,25 @@
-"""A real engine, the real command in front of it, and clients for both."""
+"""A real engine, what it sends kept, and the real command in front of it."""
 
-import json
 import os
-import select
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.engines.serving import Sidecar, start
 from tests.engines.vllm_cpu import API_KEY, Vllm, end_group, running_vllm, tail
-from tests.engines.wire import Tap, exchange
-
-READY_S = 30
-SETTLED_S = 10  # a record settles a quarter of a second after its request; a busy machine may take its time
+from tests.engines.wire import Tap
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """A running `perjoule serve`: where clients connect, and where its operator does."""
-
-    listen: str
-    admin: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def ask(self, path: str) -> Any:
-        """What the operator's port answers, as JSON."""
-        answer = exchange(self.admin, path)
-        assert answer.status == 200, answer
-        return json.loads(answer.body)
-
-    def records(self) -> list[dict[str, Any]]:
-        """The latest records, one for each request."""
-        records: list[dict[str, Any]] = self.ask("/energy?limit=1000")["records"]
-        return records
-
-    def record(self, request_id: str) -> dict[str, Any]:
-        """The settled record of the request that was sent with this X-Request-Id; the only one."""
-        def found() -> list[dict[str, Any]]:
-            return [r for r in self.records() if r["request_id"] == request_id and r["settled"]]
-        (record,) = eventually(found, f"a settled record of {request_id}")
-        return dict(record)
-
-
-def eventually(look: Callable[[], Any], what: str, patience_s: float = SETTLED_S) -> Any:
-    """The first true value of `look`, which is asked again and again. Raises AssertionError."""
-    deadline = time.monotonic() + patience_s
-    while not (value := look()):
-        assert time.monotonic() < deadline, f"waited {patience_s} s in vain for {what}"
-        time.sleep(0.05)
-    return value
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of each process's log beside the test that failed in front of it."""
+    report = yield
+    if report.failed:
+        for name, process in item.funcargs.items():
+            if isinstance(process, Vllm | Sidecar):
+                report.sections.append((f"log of {name}", tail(process.log)))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -76,28 +41,14 @@ def tap(vllm: Vllm) -> Iterator[Tap]:
 
 @pytest.fixture(scope="session")
 def start_sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sidecar]]:
-    """Starts `perjoule serve` in front of an upstream; each must end well when it is told to."""
+    """Starts `perjoule serve` in front of an upstream, with flags; each one must end with 0 when it is told to."""
     running: list[Sidecar] = []
 
-    def start(upstream: str, *flags: str) -> Sidecar:
-        log = tmp_path_factory.mktemp("sidecar") / "serve.log"
-        command = [str(Path(sys.executable).with_name("perjoule")), "serve", f"--upstream={upstream}",
-                   "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ledger={log.with_name('ledger.sqlite3')}", *flags]
-        with log.open("wb") as errors:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                                       start_new_session=True)
-        assert process.stdout is not None
-        with process.stdout as said:
-            readable, _, _ = select.select([said], [], [], READY_S)
-            line = said.readline() if readable else b""
-        if not line:
-            end_group(process)
-            raise RuntimeError(f"perjoule serve did not come up (exit code {process.returncode}):\n{tail(log)}")
-        ready = json.loads(line)
-        running.append(Sidecar(ready["listen"], ready["admin"], process, log))
+    def start_one(upstream: str, *flags: str) -> Sidecar:
+        running.append(start(upstream, tmp_path_factory.mktemp("sidecar"), *flags))
         return running[-1]
 
-    yield start
+    yield start_one
     ends = [(end_group(sidecar.process), tail(sidecar.log)) for sidecar in running]
     assert all(code == 0 for code, _ in ends), ends
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import pytest
 
-from tests.engines.conftest import Sidecar
+from tests.engines.serving import Sidecar
 from tests.engines.vllm_cpu import MODEL, Vllm
 from tests.engines.wire import OURS, Answer, Tap, exchange
 
@@ -116,8 +116,7 @@ def test_an_answer_is_the_engines_own_with_headers_added(
     assert passed_on(got, tap.answers[-1])
     assert float(got.headers["x-energy-joules"]) > 0
     assert got.headers["x-energy-status"] == "simulated"
-    record = exchange(sidecar.listen, got.headers["x-energy-record"])
-    assert json.loads(record.body)["http_status"] == 200
+    assert sidecar.told(got)["http_status"] == 200
 
 
 @pytest.mark.parametrize("what", UNMETERED)

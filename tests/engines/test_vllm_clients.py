@@ -9,7 +9,7 @@ import anthropic
 import openai
 import pytest
 
-from tests.engines.conftest import Sidecar
+from tests.engines.serving import Sidecar
 from tests.engines.vllm_cpu import API_KEY, MODEL
 
 pytestmark = pytest.mark.vllm

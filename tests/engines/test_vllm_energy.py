@@ -17,7 +17,7 @@ from uuid import uuid4
 import openai
 import pytest
 
-from tests.engines.conftest import Sidecar, eventually
+from tests.engines.serving import Sidecar, eventually
 from tests.engines.vllm_cpu import API_KEY, MAX_NUM_SEQS, MODEL, Vllm
 from tests.engines.wire import exchange
 
@@ -112,7 +112,7 @@ def test_no_energy_source_no_number(
     got = exchange(blind.listen, "/v1/chat/completions", CHAT | {"max_tokens": 4}, authorization)
     assert (got.status, got.headers["x-energy-status"]) == (200, "unavailable")
     assert "x-energy-joules" not in got.headers
-    record = json.loads(exchange(blind.listen, got.headers["x-energy-record"]).body)
+    record = blind.told(got)
     assert (record["status"], record["energy_uj"], record["energy_joules"]) == ("unavailable", None, None)
     assert record["output_tokens"] == 4
 

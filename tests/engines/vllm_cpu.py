@@ -36,7 +36,7 @@ class Vllm:
     log: Path
 
 
-def tail(log: Path, lines: int = 60) -> str:
+def tail(log: Path, lines: int = 30) -> str:
     """The last lines of a log, for a person who looks at a failure."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 

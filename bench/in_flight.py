@@ -1,0 +1,203 @@
+"""Holds the sidecar against an independent reading of the GPU's counter, and against the engine alone, at fixed requests in flight.
+
+For each concurrency the same seeded requests run twice, straight to the engine and through the sidecar. Through the sidecar,
+what its account grew by (requests + idle + unattributed) is compared with what another process read from NVML over the same
+time; the records are fetched and summed; tokens a second are compared with the engine alone.
+
+    python -m perjoule.bench.in_flight --engine http://127.0.0.1:8000 --sidecar http://127.0.0.1:9000 --admin http://127.0.0.1:9464 \\
+        --model m --concurrency 1,32,128 --out result.json
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+from rich.console import Console
+from rich.progress import Progress
+
+from perjoule.sidecar.units import NS_PER_S, UJ_PER_MJ, joules, seconds
+
+SETTLE_S = 1.5  # between the last answer and looking at the account: the last window closes within a quarter of a second
+PROMPT_TOKENS, OUTPUT_TOKENS = (64, 512), (128, 384)  # as in the recordings of the same engine (sat32)
+
+
+@dataclass(slots=True)
+class Run:
+    """One closed-loop run: what was sent, and what came back."""
+
+    name: str
+    in_flight: int
+    began_ns: int = 0
+    ended_ns: int = 0
+    output_tokens: int = 0
+    failed: int = 0
+    records: list[str] = field(default_factory=list)
+    first_token_s: list[float] = field(default_factory=list)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.output_tokens / seconds(self.ended_ns - self.began_ns)
+
+
+def schedule(in_flight: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+    """The bodies to send, the same for every run of one concurrency."""
+    draw = random.Random(seed)
+    return [{"prompt": [draw.randrange(300, 4000) for _ in range(draw.randrange(*PROMPT_TOKENS))], "max_tokens": draw.randrange(*OUTPUT_TOKENS),
+             "ignore_eos": True, "temperature": 1.0, "stream": True, "stream_options": {"include_usage": True}}
+            for _ in range(in_flight * rounds)]
+
+
+async def drive(url: str, model: str, bodies: Sequence[dict[str, Any]], run: Run) -> Run:
+    """Keep `run.in_flight` requests running until all have been answered."""
+    waiting = list(reversed(bodies))
+
+    async def one(session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
+        sent_ns, tail = time.monotonic_ns(), b""
+        async with session.post(f"{url}/v1/completions", data=orjson.dumps({**body, "model": model}), headers={"Content-Type": "application/json"}) as answer:
+            async for piece in answer.content.iter_any():
+                if not tail:
+                    run.first_token_s.append(seconds(time.monotonic_ns() - sent_ns))
+                tail = (tail + piece)[-4096:]
+            if "X-Energy-Record" in answer.headers:
+                run.records.append(answer.headers["X-Energy-Record"])
+        at = tail.rfind(b'"usage"')
+        usage = [line for line in tail[tail.rfind(b"\n\n", 0, at) if at > 0 else 0:].split(b"\n") if line.startswith(b"data: {")]
+        if at < 0 or not usage:
+            run.failed += 1
+        else:
+            run.output_tokens += orjson.loads(usage[0][6:])["usage"]["completion_tokens"]
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        while waiting:
+            await one(session, waiting.pop())
+
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20) as session:
+        run.began_ns = time.monotonic_ns()
+        await asyncio.gather(*(worker(session) for _ in range(run.in_flight)))
+        run.ended_ns = time.monotonic_ns()
+    return run
+
+
+def independent_counter(pipe: Connection) -> None:
+    """Another process's view of the same counter: every change of every GPU's total energy, as (t_before, t_after, sum in uJ)."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    rows: list[tuple[int, int, int]] = []
+    while not pipe.poll(0.005):
+        before = time.monotonic_ns()
+        total_uj = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) * UJ_PER_MJ
+        if not rows or rows[-1][2] != total_uj:
+            rows.append((before, time.monotonic_ns(), total_uj))
+    pipe.send(rows)
+
+
+def drawn_between(rows: Sequence[tuple[int, int, int]], t0_ns: int, t1_ns: int) -> tuple[int, int]:
+    """What the counter advanced between two moments, and its largest single step (the quantum), in microjoules."""
+    def shown_at(t_ns: int) -> int:
+        return max((row for row in rows if row[1] <= t_ns), default=rows[0])[2]
+
+    steps = [b[2] - a[2] for a, b in zip(rows, rows[1:], strict=False) if t0_ns <= b[1] <= t1_ns + NS_PER_S]
+    return shown_at(t1_ns) - shown_at(t0_ns), max(steps, default=0)
+
+
+async def fetch(url: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.json()
+
+
+async def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All runs, as the result that is written."""
+    runs = []
+    levels = [int(level) for level in args.concurrency.split(",")]
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("measuring", total=len(levels) * args.repeats * 2)
+        for level in levels:
+            bodies = schedule(level, args.rounds if level > 1 else args.rounds * 2, args.seed)
+            await drive(args.engine, args.model, bodies[:level], Run("warm-up", level))
+            for repeat in range(args.repeats):
+                pair: dict[str, Any] = {"in_flight": level, "repeat": repeat, "requests": len(bodies)}
+                order = ("engine", "sidecar") if repeat % 2 == 0 else ("sidecar", "engine")  # neither is always the warmer one
+                for name in order:
+                    progress.update(task, description=f"{level} in flight, {name}")
+                    url = args.engine if name == "engine" else args.sidecar
+                    pair[name] = await (one_run(url, args, bodies, level) if name == "sidecar" else alone(url, args, bodies, level))
+                    progress.advance(task)
+                pair["tokens_per_s_ratio"] = pair["sidecar"]["tokens_per_s"] / pair["engine"]["tokens_per_s"]
+                runs.append(pair)
+    return {"schema_version": 1, "command": " ".join(["python", "-m", "perjoule.bench.in_flight", *sys.argv[1:]]), "runs": runs}
+
+
+async def alone(url: str, args: argparse.Namespace, bodies: Sequence[dict[str, Any]], level: int) -> dict[str, Any]:
+    run = await drive(url, args.model, bodies, Run("engine", level))
+    return summary(run)
+
+
+async def one_run(url: str, args: argparse.Namespace, bodies: Sequence[dict[str, Any]], level: int) -> dict[str, Any]:
+    """A run through the sidecar, with its account held against the other process's reading."""
+    ours, theirs = multiprocessing.Pipe()
+    reader = multiprocessing.get_context("spawn").Process(target=independent_counter, args=(theirs,))
+    reader.start()
+    await asyncio.sleep(SETTLE_S)
+    before, t0_ns = await fetch(f"{args.admin}/energy/balance"), time.monotonic_ns()
+    run = await drive(url, args.model, bodies, Run("sidecar", level))
+    await asyncio.sleep(SETTLE_S)
+    after, t1_ns = await fetch(f"{args.admin}/energy/balance"), time.monotonic_ns()
+    await asyncio.sleep(0.3)
+    ours.send("enough")
+    rows = await asyncio.to_thread(ours.recv)
+    reader.join()
+    account = {key: after[key] - before[key] for key in ("measured_uj", "requests_uj", "idle_uj", "unattributed_uj")}
+    records = [await fetch(url + path) for path in run.records]
+    counter_uj, quantum_uj = drawn_between(rows, t0_ns, t1_ns)
+    sum_uj = sum(record["energy_uj"] for record in records)
+    return summary(run) | {
+        **account, "records": len(records), "records_uj": sum_uj,
+        "conserved": account["measured_uj"] == sum_uj + account["idle_uj"] + account["unattributed_uj"],
+        "independent_counter_uj": counter_uj, "counter_quantum_uj": quantum_uj,
+        "within_one_quantum": abs(counter_uj - account["measured_uj"]) <= quantum_uj,
+        "joules_per_output_token": joules(sum_uj) / run.output_tokens,
+        "tokens_match": sum(record["output_tokens"] for record in records) == run.output_tokens,
+        "steady_share": sum(record["steady_uj"] for record in records) / sum_uj, "statuses": sorted({record["status"] for record in records}),
+    }
+
+
+def summary(run: Run) -> dict[str, Any]:
+    first = sorted(run.first_token_s)
+    kept = {key: value for key, value in asdict(run).items() if key not in ("records", "first_token_s", "name", "began_ns", "ended_ns")}
+    return kept | {"seconds": seconds(run.ended_ns - run.began_ns), "tokens_per_s": run.tokens_per_s, "first_token_p50_s": first[len(first) // 2],
+                   "first_token_p99_s": first[int(len(first) * 0.99)]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("engine", "sidecar", "admin", "model"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--concurrency", default="1,32,128")
+    parser.add_argument("--rounds", type=int, default=5, help="requests for each place in flight")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    text = json.dumps(asyncio.run(measure(args)), indent=1)
+    if args.out:
+        args.out.write_text(text + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What one JSON object of a response says, a whole body or one frame of a stream, in the shape of every dialect.
+
+Everything here takes what an engine sent, so nothing here trusts a type and nothing raises.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+_LAST_WORDS = frozenset({"message_stop", "message-end", "response.completed", "response.incomplete", "response.failed"})
+
+
+def parsed(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in `data`, None where there is none."""
+    try:
+        payload = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(payload, list) and payload:
+        payload = payload[0]  # TGI's POST /
+    return payload if isinstance(payload, dict) else None
+
+
+def text_of(payload: dict[str, Any], name: str) -> str | None:
+    """A text that describes the whole response (`id`, `model`), wherever the dialect puts it."""
+    for holder in (payload, payload.get("response"), payload.get("message")):
+        if isinstance(holder, dict) and isinstance(value := holder.get(name), str) and value:
+            return value
+    return None
+
+
+def choices_of(payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The choices of an OpenAI body or frame."""
+    choices = payload.get("choices")
+    return (choice for choice in choices if isinstance(choice, dict)) if isinstance(choices, list) else iter(())
+
+
+def has_output(payload: dict[str, Any]) -> bool:
+    """Whether a frame carries generated output; role-only and empty frames do not, reasoning and tool calls do."""
+    kind = payload.get("type")
+    if isinstance(kind, str):  # OpenAI responses, Anthropic messages, Cohere chat
+        return kind.endswith((".delta", "_delta", "-delta")) and kind != "message_delta"
+    for choice in choices_of(payload):
+        delta = choice.get("delta")
+        if choice.get("text") or choice.get("token_ids"):
+            return True
+        if isinstance(delta, dict) and any(value for key, value in delta.items() if key != "role"):
+            return True
+    return bool(payload.get("token") or payload.get("text"))  # TGI, SGLang
+
+
+def is_last_word(payload: dict[str, Any]) -> bool:
+    """Whether a dialect without `[DONE]` ends its streams with this frame."""
+    kind = payload.get("type")
+    return kind in _LAST_WORDS if isinstance(kind, str) else isinstance(payload.get("generated_text"), str)
+
+
+def error_type(payload: dict[str, Any]) -> str | None:
+    """The type of the error that a payload is, None where it is none; never its message, which may quote a prompt."""
+    response = payload.get("response")
+    error = payload.get("error") or (response.get("error") if isinstance(response, dict) else None)
+    if not error and payload.get("type") != "error":
+        return None
+    for holder, name in ((error, "type"), (error, "code"), (payload, "error_type"), (payload, "code")):
+        value = holder.get(name) if isinstance(holder, dict) else None
+        if value and isinstance(value, str | int):
+            return str(value)[:64]
+    return "error"
+
+
+def finish_reason(payload: dict[str, Any]) -> str | None:
+    """Why generation ended, in the dialect's own word; None in every frame but the last."""
+    for choice in choices_of(payload):
+        if reason := _word(choice, "finish_reason"):
+            return reason
+    response = _inner(payload, "response") or payload  # OpenAI responses
+    if reason := _word(_inner(response, "incomplete_details"), "reason"):
+        return reason
+    if response.get("object") == "response" and (status := _word(response, "status")) != "in_progress":
+        return status
+    return (_word(payload, "stop_reason") or _word(_inner(payload, "delta"), "stop_reason")  # Anthropic messages
+            or _word(payload, "finish_reason") or _word(_inner(payload, "delta"), "finish_reason")  # Cohere chat
+            or _word(_inner(payload, "details"), "finish_reason")  # TGI
+            or _word(_inner(_inner(payload, "meta_info"), "finish_reason"), "type"))  # SGLang
+
+
+def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _word(holder: dict[str, Any], name: str) -> str | None:
+    value = holder.get(name)
+    return value if isinstance(value, str) and value else None

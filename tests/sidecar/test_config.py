@@ -1,0 +1,73 @@
+"""Flags, environment and file mean the same things, and bad settings say what was got and what was expected."""
+
+import argparse
+
+import pytest
+
+from perjoule.sidecar.config import Config, ConfigError, add_flags, load
+
+UPSTREAM = ["--upstream", "http://127.0.0.1:8000"]
+
+
+def flags(*args):
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return vars(parser.parse_args([*UPSTREAM, *args]))
+
+
+def test_the_three_ways_mean_the_same(tmp_path):
+    """One setting by flag, by variable and by key gives one Config."""
+    file = tmp_path / "a.toml"
+    file.write_text('ledger_days = 7\ncomment = false\nconnect_timeout_s = 2\ngpus = "GPU-1"')
+    by_flag = load(flags("--ledger-days", "7", "--no-comment", "--connect-timeout-s", "2", "--gpus", "GPU-1"), {})
+    by_variable = load(flags(), {"PERJOULE_LEDGER_DAYS": "7", "PERJOULE_COMMENT": "off", "PERJOULE_CONNECT_TIMEOUT_S": "2", "PERJOULE_GPUS": "GPU-1"})
+    by_file = load(flags("--config", str(file)), {})
+    by_named_file = load(flags(), {"PERJOULE_CONFIG": str(file)})
+    assert by_flag == by_variable == by_file == by_named_file
+    assert by_flag != load(flags(), {})
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path):
+    """The nearer to the person who typed it, the stronger."""
+    file = tmp_path / "a.toml"
+    file.write_text("poll_ms = 1\nledger_days = 1\nledger_mb = 1")
+    environ = {"PERJOULE_POLL_MS": "2", "PERJOULE_LEDGER_DAYS": "2"}
+    got = load(flags("--config", str(file), "--poll-ms", "3"), environ)
+    assert (got.poll_ms, got.ledger_days, got.ledger_mb) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("poll_ms = \"often\"", r"poll_ms: got 'often', expected a whole number"),
+    ("poll_ms = 2.5", r"poll_ms: got 2.5, expected a whole number"),
+    ("comment = 1", r"comment: got 1, expected true or false"),
+    ("pol_ms = 1", r"unknown setting 'pol_ms', expected one of admin, "),
+    ("engine = \"vlm\"", r"engine: got 'vlm', expected one of auto, vllm"),
+    ("poll_ms = 0", r"--poll-ms: got 0, expected more than 0"),
+    ("listen = \"9000\"", r"--listen: got '9000', expected HOST:PORT"),
+    ("upstream", r"not TOML"),
+])
+def test_a_bad_file_says_what_was_got_and_expected(tmp_path, text, said):
+    """Whoever wrote it can mend it from the message alone."""
+    file = tmp_path / "a.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load(flags("--config", str(file)), {})
+
+
+@pytest.mark.parametrize("upstream", ["", "127.0.0.1:8000", "ftp://a", "http://", "http://a:1?b=c"])
+def test_an_upstream_must_be_a_url(upstream):
+    """The one setting that everybody has to give is checked before anything starts."""
+    with pytest.raises(ConfigError, match=r"--upstream: got .*, expected"):
+        Config(upstream=upstream).checked()
+
+
+def test_a_variable_of_the_wrong_type_is_refused():
+    """The message names the variable."""
+    with pytest.raises(ConfigError, match=r"PERJOULE_WORKERS: got 'two', expected a whole number"):
+        load(flags(), {"PERJOULE_WORKERS": "two"})
+
+
+@pytest.mark.parametrize(("text", "address"), [("127.0.0.1:9000", ("127.0.0.1", 9000)), ("[::1]:80", ("::1", 80)), (":7", ("0.0.0.0", 7))])
+def test_addresses(text, address):
+    """HOST:PORT, with brackets around IPv6; without a host, every interface."""
+    assert Config(upstream="http://a:1", listen=text).address("listen") == address

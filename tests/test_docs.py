@@ -1,0 +1,46 @@
+"""The pages keep their promises: every setting is documented as it is, and every link leads somewhere."""
+
+import re
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perjoule.sidecar.config import PREFIX, Config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+
+
+def row(setting: Field[Any]) -> str:
+    """How the row of a setting in docs/configuration.md must begin."""
+    flag = "--" + setting.name.replace("_", "-")
+    value = setting.metadata["metavar"] or "|".join(setting.metadata["choices"])
+    said = f"`{flag} {value}`".replace("|", r"\|")
+    default = "none" if setting.default == "" else f"`{setting.default}`"
+    if setting.type is bool:
+        said, default = f"`{flag}` `--no-{flag[2:]}`", "`yes`" if setting.default else "`no`"
+    return f"| {said} | `{PREFIX}{setting.name.upper()}` | {default} | "
+
+
+@pytest.mark.parametrize("setting", fields(Config), ids=lambda setting: setting.name)
+def test_every_setting_is_documented_as_it_is(setting: Field[Any]) -> None:
+    """Flag, values, variable and default of each setting stand in docs/configuration.md, with a sentence behind."""
+    rows = [line for line in CONFIGURATION.splitlines() if line.startswith(row(setting))]
+    assert len(rows) == 1, f"docs/configuration.md: expected one row that begins with {row(setting)!r}, got {rows}"
+    assert rows[0].removeprefix(row(setting)).strip(" |").endswith(".")
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    """A variable on the page is a setting of the program."""
+    documented = set(re.findall(rf"`{PREFIX}(\w+)`", CONFIGURATION))
+    assert documented == {setting.name.upper() for setting in fields(Config)} | {"CONFIG"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    """Links between the pages, and from them into the tree, name files that are there."""
+    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text())
+    assert not [link for link in links if ":" not in link and not (page.parent / link).exists()]
