@@ -50,7 +50,7 @@ def summary(told: Mapping[str, Any]) -> RenderableType:
 
 def _table(*columns: str) -> Table:
     """Columns whose heads end with > are numbers."""
-    table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     for head in columns:
         table.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left", no_wrap=True,
                          style="bold" if "joules>" in head else "")
@@ -90,7 +90,7 @@ def _kinds(kinds: Sequence[Mapping[str, Any]]) -> Table:
 
 def _account(balance: Mapping[str, Any]) -> Text:
     measured, *parts = (balance[f"{name}_uj"] / UJ_PER_J for name in ("measured", "requests", "idle", "unattributed"))
-    return Text("{:,.1f} simulated J drawn = {:,.1f} by requests + {:,.1f} idle + {:,.1f} by nobody known".format(
+    return Text("{:,.1f} simulated J drawn = {:,.1f} by requests + {:,.1f} idle + {:,.1f} unattributed".format(
         measured, *parts))
 
 

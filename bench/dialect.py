@@ -56,7 +56,7 @@ def read(path: str, body: bytes) -> Asked:
         raise RefusedError("Stream options can only be defined when `stream=True`.", param="stream_options")
     options = options or {}
     prompts = count_prompts(path, fields)
-    n = _at_least_one(fields, "n")
+    n = _at_least_one(fields, "n") if path in (CHAT, COMPLETIONS) else 1
     room = MAX_MODEL_LEN - max(prompts)
     limits = [_at_least_one(fields, name) for name in _LIMITS[path] if fields.get(name) is not None]
     max_tokens = limits[0] if limits else min(room, _DEFAULTS.get(path, room))

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,9 @@ class Run:
 def schedule(in_flight: int, rounds: int, seed: int) -> list[dict[str, Any]]:
     """The bodies to send, the same for every run of one concurrency."""
     draw = random.Random(seed)
-    return [{"prompt": [draw.randrange(300, 4000) for _ in range(draw.randrange(*PROMPT_TOKENS))], "max_tokens": draw.randrange(*OUTPUT_TOKENS),
-             "ignore_eos": True, "temperature": 1.0, "stream": True, "stream_options": {"include_usage": True}}
-            for _ in range(in_flight * rounds)]
+    return [{"prompt": [draw.randrange(300, 4000) for _ in range(draw.randrange(*PROMPT_TOKENS))],
+             "max_tokens": draw.randrange(*OUTPUT_TOKENS), "ignore_eos": True, "temperature": 1.0,
+             "stream": True, "stream_options": {"include_usage": True}} for _ in range(in_flight * rounds)]
 
 
 async def drive(url: str, model: str, bodies: Sequence[dict[str, Any]], run: Run) -> Run:
@@ -64,7 +65,8 @@ async def drive(url: str, model: str, bodies: Sequence[dict[str, Any]], run: Run
 
     async def one(session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
         sent_ns, tail = time.monotonic_ns(), b""
-        async with session.post(f"{url}/v1/completions", data=orjson.dumps({**body, "model": model}), headers={"Content-Type": "application/json"}) as answer:
+        data, fields = orjson.dumps({**body, "model": model}), {"Content-Type": "application/json"}
+        async with session.post(f"{url}/v1/completions", data=data, headers=fields) as answer:
             async for piece in answer.content.iter_any():
                 if not tail:
                     run.first_token_s.append(seconds(time.monotonic_ns() - sent_ns))
@@ -110,7 +112,7 @@ def drawn_between(rows: Sequence[tuple[int, int, int]], t0_ns: int, t1_ns: int) 
     def shown_at(t_ns: int) -> int:
         return max((row for row in rows if row[1] <= t_ns), default=rows[0])[2]
 
-    steps = [b[2] - a[2] for a, b in zip(rows, rows[1:], strict=False) if t0_ns <= b[1] <= t1_ns + NS_PER_S]
+    steps = [b[2] - a[2] for a, b in pairwise(rows) if t0_ns <= b[1] <= t1_ns + NS_PER_S]
     return shown_at(t1_ns) - shown_at(t0_ns), max(steps, default=0)
 
 
@@ -171,15 +173,16 @@ async def one_run(url: str, args: argparse.Namespace, bodies: Sequence[dict[str,
         "within_one_quantum": abs(counter_uj - account["measured_uj"]) <= quantum_uj,
         "joules_per_output_token": joules(sum_uj) / run.output_tokens,
         "tokens_match": sum(record["output_tokens"] for record in records) == run.output_tokens,
-        "steady_share": sum(record["steady_uj"] for record in records) / sum_uj, "statuses": sorted({record["status"] for record in records}),
+        "steady_share": sum(record["steady_uj"] for record in records) / sum_uj,
+        "statuses": sorted({record["status"] for record in records}),
     }
 
 
 def summary(run: Run) -> dict[str, Any]:
     first = sorted(run.first_token_s)
     kept = {key: value for key, value in asdict(run).items() if key not in ("records", "first_token_s", "name", "began_ns", "ended_ns")}
-    return kept | {"seconds": seconds(run.ended_ns - run.began_ns), "tokens_per_s": run.tokens_per_s, "first_token_p50_s": first[len(first) // 2],
-                   "first_token_p99_s": first[int(len(first) * 0.99)]}
+    return kept | {"seconds": seconds(run.ended_ns - run.began_ns), "tokens_per_s": run.tokens_per_s,
+                   "first_token_p50_s": first[len(first) // 2], "first_token_p99_s": first[int(len(first) * 0.99)]}
 
 
 def main() -> int:

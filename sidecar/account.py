@@ -65,9 +65,10 @@ class Account:
         self.edge_uj = max(self.edge_uj, edge_uj)
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
-               open_uj: int = 0, open_active_uj: int = 0) -> Charge:
-        """The charge as it stands, plus what the open window is thought to add. `best` is the status of the source."""
-        if best is Status.UNAVAILABLE or (self.windows == 0 and open_uj == 0):
+               alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:
+        """The charge as it stands, plus what the open window is thought to add. `best` is the status of the source; `alive` says
+        that its counter moves, so that nothing yet is a number, too."""
+        if best is Status.UNAVAILABLE or (self.windows == 0 and not alive):
             return Charge(Status.UNAVAILABLE, method, source, settled, boundary=boundary, devices=devices)
         status = best
         if best is Status.MEASURED:

@@ -20,9 +20,9 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the text names where it came from, what was got and what was expected."""
 
 
-def setting(default: Any, help: str, *, choices: Sequence[str] = (), metavar: str | None = None) -> Any:
+def setting(default: Any, text: str, *, choices: Sequence[str] = (), metavar: str | None = None) -> Any:
     """A field of Config with what its flag needs."""
-    return field(default=default, metadata={"help": help, "choices": tuple(choices), "metavar": metavar})
+    return field(default=default, metadata={"help": text, "choices": tuple(choices), "metavar": metavar})
 
 
 def state_folder() -> Path:

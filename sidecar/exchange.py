@@ -39,7 +39,8 @@ class Exchange:
     """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
 
     __slots__ = ("_add", "_client", "_editor", "_framing", "_head", "_held", "_http11", "_is_head", "_late", "_pending", "_records",
-                 "_settled_charge", "_slow_after_s", "_slow_timer", "_watch", "begun", "connection", "done", "failure", "keep_alive", "over")
+                 "_settled_charge", "_slow_after_s", "_slow_timer", "_watch", "begun", "connection", "done", "failure", "keep_alive",
+                 "over")
 
     def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, is_head: bool, keep_alive: bool,
                  slow_after_s: float, records: Callable[[list[EnergyRecord]], None]) -> None:
@@ -159,6 +160,17 @@ class Exchange:
         self._write(error_answer(error.status, str(error), error.kind, keep_alive=self.keep_alive))
         self._detach()
 
+    def fail(self) -> None:
+        """Something of ours broke: it is the sidecar's error, and no clean end."""
+        if not self.over:
+            self.over = True
+            self._end_watch(Outcome.ERRORED, "sidecar_error")
+            if self.connection is not None:
+                self.connection.abandon()
+            if self.begun:
+                self._cut()
+            self._detach()
+
     def again(self) -> None:
         """Forget a connection that had gone stale before it answered; another is about to be tried."""
         self.failure, self.connection = None, None
@@ -180,10 +192,9 @@ class Exchange:
             add = self._add
             self._editor = inband.StreamEditor(hide_usage=add.hide_usage, comment=self._comment if add.comment else None,
                                                usage_energy=self._energy if add.in_usage else None)
-        elif watch is not None and not is_stream and (self._add.headers or self._add.in_usage):
-            if head.bodyless or head.length is None or head.length <= HOLD_LIMIT:
-                self._held = []
-                return b""
+        elif watch is not None and not is_stream and (self._add.headers or self._add.in_usage) and (head.length or 0) <= HOLD_LIMIT:
+            self._held = []
+            return b""
         return self._head_bytes(length=None, add=self._record_header())
 
     def _head_bytes(self, *, length: int | None, add: list[tuple[bytes, bytes]]) -> bytes:
@@ -219,8 +230,9 @@ class Exchange:
 
     def _release(self, settled: Charge | None) -> None:
         """The whole of an answer that was held back, with its charge in front."""
-        assert self._head is not None and self._watch is not None and self._held is not None
-        body = b"".join(self._held)
+        assert self._head is not None
+        assert self._watch is not None
+        body = b"".join(self._held or ())
         charge = settled or self._watch.charge(time.monotonic_ns())
         add = inband.energy_headers(charge, self._record_path) if self._add.headers else self._record_header()
         length = None

@@ -51,7 +51,8 @@ class Downstream(RequestHandler):
     def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None,
                      message: str | None = None) -> web.StreamResponse:
         """What aiohttp refuses (a malformed head, a head too large) is refused in the API's own error shape."""
-        self.log_debug("refused: %s", exc)
+        if status >= 500:
+            self.log_exception("a request could not be handled", exc_info=exc)
         text = message or (str(exc) if status < 500 and exc is not None else http.HTTPStatus(status).phrase)
         response = web.Response(status=status, body=error_body(status, text), content_type="application/json")
         response.force_close()

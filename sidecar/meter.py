@@ -170,7 +170,8 @@ class Meter:
             open_uj += share_uj
             idle_uj = energy_uj(board.idle_w or 0.0, t_ns - since_ns)
             open_active_uj += max(0, drawn_uj - idle_uj) * mine // whole if whole else 0
-        return self._charge(account, settled=False, open_uj=open_uj, open_active_uj=open_active_uj)
+        alive = all((board.timeline.changed_ns or -SILENCE_NS) > t_ns - SILENCE_NS for board in self.boards)
+        return self._charge(account, settled=False, alive=alive, open_uj=open_uj, open_active_uj=open_active_uj)
 
     # inside
 
@@ -265,7 +266,7 @@ class Meter:
             account.missed = True
         return True
 
-    def _charge(self, account: Account, *, settled: bool, open_uj: int = 0, open_active_uj: int = 0) -> Charge:
+    def _charge(self, account: Account, *, settled: bool, alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:
         return account.charge(self._status if self.boards else Status.UNAVAILABLE, method=self._method, source=self._source,
-                              boundary=self._boundary, devices=self._uuids, settled=settled, open_uj=open_uj,
+                              boundary=self._boundary, devices=self._uuids, settled=settled, alive=alive, open_uj=open_uj,
                               open_active_uj=open_active_uj, idle_known=all(board.idle_w is not None for board in self.boards))

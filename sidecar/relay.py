@@ -13,7 +13,7 @@ from aiohttp import web
 
 from perjoule.sidecar import heads
 from perjoule.sidecar.config import Config
-from perjoule.sidecar.endpoints import Endpoint, endpoint_of
+from perjoule.sidecar.endpoints import endpoint_of
 from perjoule.sidecar.exchange import Additions, Exchange
 from perjoule.sidecar.front import Downstream, Relayed, error_answer
 from perjoule.sidecar.meter import Meter
@@ -81,10 +81,14 @@ class Relay:
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), is_head=method == "HEAD", keep_alive=keep_alive,
                             slow_after_s=self.config.slow_reader_s, records=self.deliver)
         head = heads.request_head(method, self.upstream.prefix + _origin_form(target), headers, len(body), drop=frozenset(drop), add=add)
-        await self._run(exchange, head + body, is_head=method == "HEAD")
-        if not exchange.over:
-            record = await self.recent.settled(watch.identity.record_id, SETTLE_LIMIT_S) if watch is not None else None
-            exchange.conclude(record.charge if record is not None else None)
+        try:
+            await self._run(exchange, head + body, is_head=method == "HEAD")
+            if not exchange.over:
+                record = await self.recent.settled(watch.identity.record_id, SETTLE_LIMIT_S) if watch is not None else None
+                exchange.conclude(record.charge if record is not None else None)
+        except BaseException:
+            exchange.fail()
+            raise
         return Relayed(keep_alive=exchange.keep_alive)
 
     async def _run(self, exchange: Exchange, request: bytes, *, is_head: bool) -> None:
@@ -153,8 +157,9 @@ class Relay:
             return Additions(hide_usage=self._hides(asked))
         config = self.config
         in_usage = b"usage" in wanted
-        return Additions(headers=config.headers, comment=config.comment, trailers=config.trailers and b"trailers" in heads.tokens(headers, b"te"),
-                         in_usage=in_usage, wait_settled=b"settled" in wanted, hide_usage=self._hides(asked) and not in_usage)
+        return Additions(headers=config.headers, comment=config.comment, in_usage=in_usage, wait_settled=b"settled" in wanted,
+                         trailers=config.trailers and b"trailers" in heads.tokens(headers, b"te"),
+                         hide_usage=self._hides(asked) and not in_usage)
 
     def _hides(self, asked: Asked) -> bool:
         return self.config.ask_usage and asked.can_ask and self.engine in EXACT_ENGINES

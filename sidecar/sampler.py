@@ -20,7 +20,8 @@ class Sampler:
     """Reads a counter every `poll_ns` in a daemon thread, from `start()` to `stop()`.
 
     `deliver` gets the readings of every poll that worked, changed or not, since a look that saw no change is what dates the
-    next one; `deliver_error` gets the reason, once, when reading begins to fail (the next `deliver` says that it works again). Both run in the thread.
+    next one. `deliver_error` gets the reason, once, when reading begins to fail (the next `deliver` says that it works
+    again). Both run in the thread.
     `reads` and `errors` count polls that worked and failed. The counter is closed by whoever opened it, after `stop()`.
     """
 

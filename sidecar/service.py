@@ -56,7 +56,7 @@ class Service:
                                period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method, max_num_seqs=config.max_num_seqs)
         self.recent = Recent(durable=ledger is not None)
         self.outboxes = [Outbox(sink, on_stored=self._stored if sink is ledger else None) for sink in sinks]
-        self.sampler = Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed) if counter is not None else None
+        self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
         self.relay = Relay(config, Upstream(config.upstream, config.connect_timeout_s), self.meter, self.recent, self.deliver, self._find,
                            tracing=tracing, engine="unknown" if config.engine == "auto" else config.engine)
         self._recognise = recognise
@@ -185,9 +185,12 @@ class Service:
         return self._seen_upstream and not self.relay.draining, why
 
     def balance(self) -> dict[str, Any] | None:
-        return None if self.counter is None else {**self.meter.balance.as_json(), "source": self.counter.name, "status": self.counter.status}
+        if self.counter is None:
+            return None
+        return {**self.meter.balance.as_json(), "source": self.counter.name, "status": self.counter.status}
 
     def in_flight(self) -> list[dict[str, Any]]:
         now_ns = time.monotonic_ns()
         return [{"record_id": a.record_id, "model": a.model, "age_seconds": seconds(now_ns - a.begin_ns), "output_frames": a.work.shown,
-                 "energy_joules_so_far": joules(a.energy_uj) if self.counter is not None else None} for a in self.meter.running]
+                 "energy_joules_so_far": None if self.counter is None else joules(a.energy_uj),
+                 "status": "unavailable" if self.counter is None else self.counter.status} for a in self.meter.running]

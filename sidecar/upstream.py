@@ -9,7 +9,7 @@ import ssl
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -52,8 +52,8 @@ class Receiver(Protocol):
 class Connection(asyncio.Protocol):
     """One connection; it serves one exchange at a time and goes back to its pool after a clean end."""
 
-    __slots__ = ("_answered", "_body", "_done", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser", "_pool", "_receiver", "_request_is_head",
-                 "_status_line", "idle_since", "transport", "used")
+    __slots__ = ("_answered", "_body", "_done", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser", "_pool", "_receiver",
+                 "_request_is_head", "_status_line", "idle_since", "transport", "used")
 
     def __init__(self, pool: "Upstream") -> None:
         self._pool = pool
@@ -99,8 +99,7 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def pause_writing(self) -> None:
         if self._receiver is not None:

@@ -1,7 +1,6 @@
 """The command `perjoule`, and the composition root: the only module that knows every adapter."""
 
 import argparse
-import asyncio
 import json
 import logging
 import os
@@ -112,7 +111,6 @@ def _metrics(service: Any) -> Any:
     """The Prometheus view of a service."""
     from perjoule.adapters.prometheus import PrometheusMetrics
     from perjoule.sidecar import telemetry
-    from perjoule.sidecar.record import Status
 
     counter, sampler = service.counter, service.sampler
     reads: dict[Any, Any] = {
@@ -126,8 +124,9 @@ def _metrics(service: Any) -> Any:
         reads[telemetry.POWER_WATTS] = lambda: {} if service.meter.power_w is None else {provenance: service.meter.power_w}
         reads[telemetry.SAMPLER_READS] = lambda: {(): sampler.reads}
         reads[telemetry.SAMPLER_ERRORS] = lambda: {(): sampler.errors}
-    return PrometheusMetrics(balance=(lambda: service.meter.balance) if counter is not None else None, source=counter.name if counter else "",
-                             status=counter.status if counter else Status.UNAVAILABLE, reads=reads)
+    if counter is None:
+        return PrometheusMetrics(reads=reads)
+    return PrometheusMetrics(balance=lambda: service.meter.balance, source=counter.name, status=counter.status, reads=reads)
 
 
 def _refuse(text: str) -> int:

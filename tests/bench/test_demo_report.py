@@ -20,7 +20,7 @@ def metered(count=4):
 
 
 def test_all_well_is_no_problem():
-    """One record each and an exact balance: no problems, distance 0, and the note says that the joules are simulated."""
+    """One record each and an exact balance: no problems, distance 0, and a note that the joules are simulated."""
     told = report(*metered())
     assert told["problems"] == []
     assert told["distance_from_truth"]["perjoule"] == 0

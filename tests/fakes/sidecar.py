@@ -113,7 +113,8 @@ async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", *
 
 def post(path: str, body: bytes, *fields: str, method: str = "POST") -> bytes:
     """A raw HTTP/1.1 request that asks for the connection to be closed."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: sidecar", "Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", *fields]
+    lines = [f"{method} {path} HTTP/1.1", "Host: sidecar", "Content-Type: application/json", f"Content-Length: {len(body)}",
+             "Connection: close", *fields]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 

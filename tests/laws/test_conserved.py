@@ -10,7 +10,7 @@ from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
 
 MS = 1_000_000
-deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300, deadline=None,
+deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300,
                 suppress_health_check=[HealthCheck.too_slow])
 
 advance = st.integers(1, 300)
@@ -26,8 +26,8 @@ events = st.one_of(
 
 
 def facts(record_id, t_ns, output_tokens, status):
-    return RequestFacts(record_id, record_id, 0, t_ns, Outcome.COMPLETED, "chat.completions", "vllm", True, status, output_tokens=output_tokens,
-                        output_source=TokenSource.USAGE if output_tokens is not None else None)
+    return RequestFacts(record_id, record_id, 0, t_ns, Outcome.COMPLETED, "chat.completions", "vllm", True, status,
+                        output_tokens=output_tokens, output_source=TokenSource.USAGE if output_tokens is not None else None)
 
 
 def play(history, boards):

@@ -20,7 +20,8 @@ def test_the_three_ways_mean_the_same(tmp_path):
     file = tmp_path / "a.toml"
     file.write_text('ledger_days = 7\ncomment = false\nconnect_timeout_s = 2\ngpus = "GPU-1"')
     by_flag = load(flags("--ledger-days", "7", "--no-comment", "--connect-timeout-s", "2", "--gpus", "GPU-1"), {})
-    by_variable = load(flags(), {"PERJOULE_LEDGER_DAYS": "7", "PERJOULE_COMMENT": "off", "PERJOULE_CONNECT_TIMEOUT_S": "2", "PERJOULE_GPUS": "GPU-1"})
+    by_variable = load(flags(), {"PERJOULE_LEDGER_DAYS": "7", "PERJOULE_COMMENT": "off", "PERJOULE_CONNECT_TIMEOUT_S": "2",
+                                 "PERJOULE_GPUS": "GPU-1"})
     by_file = load(flags("--config", str(file)), {})
     by_named_file = load(flags(), {"PERJOULE_CONFIG": str(file)})
     assert by_flag == by_variable == by_file == by_named_file

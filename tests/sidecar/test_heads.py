@@ -34,7 +34,8 @@ def test_framings_of_an_answer():
     assert heads.answer_head(200, b"OK", fields, Framing.LENGTH) == b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nServer: s\r\n\r\n"
     assert heads.answer_head(200, b"OK", fields, Framing.LENGTH, length=9) == b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 9\r\n\r\n"
     assert heads.answer_head(200, b"", fields, Framing.CHUNKED) == b"HTTP/1.1 200 \r\nServer: s\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert heads.answer_head(200, b"OK", fields, Framing.CLOSE, keep_alive=False) == b"HTTP/1.1 200 OK\r\nServer: s\r\nConnection: close\r\n\r\n"
+    closing = heads.answer_head(200, b"OK", fields, Framing.CLOSE, keep_alive=False)
+    assert closing == b"HTTP/1.1 200 OK\r\nServer: s\r\nConnection: close\r\n\r\n"
     assert b"Content-Length: 7" in heads.answer_head(200, b"OK", fields, Framing.NONE)
 
 

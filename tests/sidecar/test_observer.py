@@ -235,6 +235,15 @@ def test_a_compressed_stream_is_read_on_the_side(encoding):
         assert (observer.usage.output_tokens, observer.broken) == (6, None)
 
 
+def test_plain_text_inside_a_compressed_stream_is_broken_and_no_token():
+    """What looks like an ordinary frame is still decompressed first where the response said gzip."""
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
+    observer = observer_for(CHAT, True, b"gzip", 1)
+    assert observer.feed(packer.compress(stream(frame("a"))) + packer.flush(zlib.Z_SYNC_FLUSH)) == 1
+    assert observer.feed(stream(frame("b"))) == 0
+    assert observer.broken
+
+
 @pytest.mark.parametrize(("encoding", "data"), [
     (b"br", b"\x8b\x00"), (b"gzip, br", b"x"), (b"zstd", b"x"), (b"gzip", b"not gzip"),
     (b"gzip", gzip.compress(bytes(20 << 20))),

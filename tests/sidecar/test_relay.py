@@ -18,13 +18,14 @@ WHOLE = f'{{"id":"chatcmpl-1","model":"m","choices":[{{"index":0,"finish_reason"
 
 
 def frame(delta, finish="null", extra=""):
-    return f'{{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},' \
-           f'"logprobs":null,"finish_reason":{finish}}}]{extra}}}'
+    choice = f'{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}'
+    return f'{{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{choice}]{extra}}}'
 
 
 ROLE, ONE, TWO = frame('{"role":"assistant","content":""}'), frame('{"content":"a"}'), frame('{"content":"b"}', '"stop"')
 STAMPED = frame('{"content":"b"}', '"stop"', ',"system_fingerprint":"fp"')
-LAST = f'{{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{USAGE},"system_fingerprint":"fp"}}'
+COUNTED = f'"usage":{USAGE},"system_fingerprint":"fp"'
+LAST = f'{{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],{COUNTED}}}'
 WITH_USAGE = sse(ROLE, ONE, TWO, LAST, "[DONE]")
 WITHOUT_USAGE = sse(ROLE, ONE, STAMPED, "[DONE]")
 COMMENT = re.compile(rb": energy (\{.*?\})\n\n")
@@ -47,7 +48,8 @@ async def test_an_answer_carries_its_energy_in_headers():
 
 async def test_usage_is_asked_for_and_hidden_again():
     """A client that did not ask for usage sees the stream that it would have seen, fingerprint and all; the record has the counts."""
-    async with scripted([stream_head(), chunked(*WITH_USAGE.splitlines(keepends=True))]) as engine, sidecar(engine.url, comment=False) as front:
+    script = [stream_head(), chunked(*WITH_USAGE.splitlines(keepends=True))]
+    async with scripted(script) as engine, sidecar(engine.url, comment=False) as front:
         raw = await front.send(post("/v1/chat/completions", STREAM))
         assert body_of(raw) == WITHOUT_USAGE
         assert b'"include_usage":true' in engine.requests[0]
@@ -231,8 +233,8 @@ async def test_an_engine_that_is_not_there_is_a_502_in_openai_s_shape():
 
 async def test_framing_of_requests_does_not_matter():
     """A chunked request with Expect arrives at the engine whole, with a length."""
-    request = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
-               + chunked(CHAT[:10], CHAT[10:]))
+    request = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+               b"Connection: close\r\n\r\n" + chunked(CHAT[:10], CHAT[10:]))
     async with scripted([answer(WHOLE)]) as engine, sidecar(engine.url) as front:
         raw = await front.send(request)
         assert raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 from perjoule.sidecar.ports import CounterError, Device, Reading
 from perjoule.sidecar.record import Status

@@ -1,5 +1,7 @@
 """A request's tokens as curves: they grow, never fall, and what is frozen stays."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,14 +25,15 @@ def test_an_instant_amount_belongs_to_the_window_that_ends_there():
     assert curve.between(100, 200) == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 10**6)), max_size=30), st.lists(st.integers(0, 1200), max_size=9))
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 10**6)), max_size=30),
+       st.lists(st.integers(0, 1200), max_size=9))
 def test_windows_of_a_curve_sum_to_its_total(growths, cuts):
     """However time is cut into windows, the parts are whole numbers that sum to everything, and none is negative."""
     curve = Curve(0)
     for t0, dt, amount in growths:
         curve.grow(t0, t0 + dt, amount)
     edges = [-1, *sorted(cuts), 10**7]
-    parts = [curve.between(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [curve.between(a, b) for a, b in pairwise(edges)]
     assert all(part >= 0 for part in parts)
     assert sum(parts) == curve.total == sum(amount for _, _, amount in growths)
 
