@@ -9,6 +9,8 @@ from perjoule.sidecar.work import Work
 
 # One standard error of a shared window's share, from the distance of token-share to measured Shapley values (DESIGN section 4).
 SHARE_ERROR = 0.10
+# Of a window in which a request began or ended: when the window itself began and ended is known to half a poll (10 of 100 ms).
+EDGE_ERROR = 0.10
 
 
 @dataclass(slots=True)
@@ -50,8 +52,8 @@ class Account:
     missed: bool = False  # part of its time was not measured
     concurrency_mean: float | None = None
 
-    def add(self, weight: Weight, energy_uj: int, active_uj: int, *, steady_ns: int, alone: bool, edge_uj: int) -> None:
-        """Its part of one window; `steady_ns` is 0 unless the window was steady."""
+    def add(self, weight: Weight, energy_uj: int, active_uj: int, *, steady_ns: int, alone: bool, whole: bool) -> None:
+        """Its part of one window; `steady_ns` is 0 unless the window was steady, `whole` whether it ran from end to end."""
         self.windows += 1
         self.energy_uj += energy_uj
         self.active_uj += active_uj
@@ -62,7 +64,8 @@ class Account:
             self.steady_ns += steady_ns
         if not alone:
             self.shared_uj += energy_uj
-        self.edge_uj = max(self.edge_uj, edge_uj)
+        if not whole:
+            self.edge_uj += round(energy_uj * EDGE_ERROR)
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
                alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:

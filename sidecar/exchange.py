@@ -1,59 +1,42 @@
 """One request's answer on its way through: bytes go to the client's transport first, then the watch looks at them.
 
-An exchange ends once: the engine ended its answer, the engine broke off, or the client left. It never turns an engine's failure
-into a clean end: what was cut arrives cut.
+An exchange ends once: the engine ended its answer, the engine broke off, the client left, or it read too slowly. What was cut
+arrives cut: a failure of the engine never becomes a clean end. And whatever happens to the watch, the bytes go on.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from perjoule.sidecar import heads, inband
+from perjoule.sidecar.answer import Additions, Answer
 from perjoule.sidecar.front import Downstream, error_answer
-from perjoule.sidecar.heads import Framing
-from perjoule.sidecar.record import Charge, EnergyRecord, Outcome
-from perjoule.sidecar.telemetry import Header
-from perjoule.sidecar.upstream import Connection, Head, UpstreamError
+from perjoule.sidecar.heads import Head, first
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, Status
+from perjoule.sidecar.upstream import Connection, UpstreamError
 from perjoule.sidecar.watch import Watch
 
-# An answer that is not streamed waits here for its charge, since headers go first; a larger one (images) goes on without.
-HOLD_LIMIT = 4 * 1024 * 1024
-TRAILERS = b", ".join(name.encode() for name in Header if name is not Header.INCLUDE)
+UNKNOWN = Charge(Status.UNAVAILABLE, "", "", settled=False)  # what is said where the meter itself failed
 
-
-@dataclass(frozen=True, slots=True)
-class Additions:
-    """What the operator and this client want added to an answer, or hidden from it."""
-
-    headers: bool = False
-    comment: bool = False
-    trailers: bool = False
-    in_usage: bool = False
-    wait_settled: bool = False
-    hide_usage: bool = False
+logger = logging.getLogger("perjoule")
 
 
 class Exchange:
     """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
 
-    __slots__ = ("_add", "_client", "_editor", "_framing", "_head", "_held", "_http11", "_is_head", "_late", "_pending", "_records",
-                 "_settled_charge", "_slow_after_s", "_slow_timer", "_watch", "begun", "connection", "done", "failure", "keep_alive",
-                 "over")
+    __slots__ = ("_answer", "_client", "_late", "_records", "_settled", "_slow_after_s", "_slow_timer", "_unseen", "_wait_settled",
+                 "_watch", "begun", "connection", "done", "failure", "over")
 
-    def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, is_head: bool, keep_alive: bool,
+    def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, keep_alive: bool,
                  slow_after_s: float, records: Callable[[list[EnergyRecord]], None]) -> None:
-        self._client, self._watch, self._add, self._records = client, watch, additions, records
-        self._http11, self._is_head, self._slow_after_s = http11, is_head, slow_after_s
-        self.keep_alive = keep_alive
-        self._head: Head | None = None
-        self._framing = Framing.NONE
-        self._editor: inband.StreamEditor | None = None
-        self._held: list[bytes] | None = None  # a body whose head has not been sent yet
-        self._late: list[bytes] | None = None  # the end of a stream that waits for its settled charge
-        self._pending: tuple[int, bytes] | None = None  # a piece that the watch has not seen yet
-        self._settled_charge: Charge | None = None
+        self._client, self._watch, self._records, self._slow_after_s = client, watch, records, slow_after_s
+        record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
+        self._answer = Answer(additions, self._charge if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive)
+        self._wait_settled = additions.wait_settled and watch is not None
+        self._late: list[bytes] = []  # the end of a stream, kept back until its charge is settled
+        self._settled: Charge | None = None
+        self._unseen: tuple[int, bytes] | None = None  # a piece that the watch has not looked at yet
         self._slow_timer: asyncio.TimerHandle | None = None
         self.begun = False  # a byte has gone to the client
         self.over = False
@@ -62,6 +45,11 @@ class Exchange:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         client.exchange = self
 
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client's connection may serve another request."""
+        return self._answer.keep_alive
+
     # from the engine
 
     def received(self, head: Head | None, body: bytes, ended: bool) -> None:
@@ -69,23 +57,18 @@ class Exchange:
         if self.over:
             return
         t_ns = time.monotonic_ns()
-        out = self._open(head, t_ns) if head is not None else b""
-        if self._held is not None:
-            self._hold(t_ns, body, ended)
-            return
-        if self._late is not None or (self._add.wait_settled and self._editor is not None and self._is_last(t_ns, body)):
-            self._write(out)
-            self._late = [*(self._late or ()), body]
+        self._unseen = (t_ns, body)
+        out = self._open(t_ns, head) if head is not None else b""
+        if self._keeps_back():
+            self._late.append(body)
         else:
-            self._pending = (t_ns, body)
-            self._write(out + self._frame(self._editor.feed(body) if self._editor is not None else body))
-            self._look()
+            out += self._answer.feed(body)
+        self._write(out)
+        self._look()
         if ended:
             self._let_go()
-            if self._watch is not None:
-                self._look()
-                self._records(self._watch.end(t_ns, Outcome.COMPLETED))
-            if self._late is None:
+            self._end_watch(t_ns, Outcome.COMPLETED)
+            if not self._wait_settled:
                 self.conclude()
             self._set_done()
 
@@ -96,14 +79,10 @@ class Exchange:
         self.failure = error
         if self.begun:
             self.over = True
-            if self._editor is not None:
-                self._write(self._frame(self._editor.abandon() + b"".join(self._late or ())))
-            self._end_watch(Outcome.ERRORED, error.kind)
+            self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.abandon())
+            self._end_watch(time.monotonic_ns(), Outcome.ERRORED, error.kind)
             self._cut()
         self._set_done()
-
-    def upstream_writable(self, writable: bool) -> None:
-        """Upstream.Receiver: request bodies are sent whole, within the limit on their size; there is nothing to hold back."""
 
     # from the client
 
@@ -113,40 +92,29 @@ class Exchange:
             return
         if writable:
             self.connection.resume()
-            if self._slow_timer is not None:
-                self._slow_timer.cancel()
-                self._slow_timer = None
+            self._stop_timer()
         else:
             self.connection.pause()
             self._slow_timer = asyncio.get_running_loop().call_later(self._slow_after_s, self._too_slow)
 
     def client_gone(self) -> None:
         """Front.Writer: nobody reads any more. The engine's connection is closed at once, so that it stops working for nobody."""
-        if self.over:
-            return
-        self.over = True
         said_all = self._watch is not None and self._watch.saw_done
-        self._end_watch(Outcome.COMPLETED if said_all else Outcome.CANCELLED, None if said_all else "client_disconnected")
-        if self.connection is not None:
-            self.connection.abandon()
-        self._set_done()
+        self._break_off(Outcome.COMPLETED if said_all else Outcome.CANCELLED, None if said_all else "client_disconnected")
+
+    def _too_slow(self) -> None:
+        self._break_off(Outcome.CANCELLED, "slow_reader")
+        if self._client.transport is not None:
+            self._client.transport.abort()
 
     # ends
 
     def conclude(self, settled: Charge | None = None) -> None:
-        """Send what is left: a held answer, the end of a stream, the last chunk. `settled` is the charge to show, if it is known."""
+        """The engine's answer is whole: send what is left of it. `settled` is the charge to show, if it is known."""
         if self.over:
             return
-        self.over = True
-        if self._held is not None:
-            self._release(settled)
-        elif self._editor is not None:
-            self._settled_charge = settled
-            rest = b"".join(self._editor.feed(piece) for piece in self._late or ()) + self._editor.finish()
-            self._write(self._frame(rest))
-        if self._framing is Framing.CHUNKED:
-            assert self._head is not None
-            self._write(heads.last_chunk([*self._head.trailers, *self._trailers(settled)]))
+        self.over, self._settled = True, settled
+        self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.close())
         if not self.keep_alive and self._client.transport is not None:
             self._client.transport.close()
         self._detach()
@@ -156,164 +124,90 @@ class Exchange:
         if self.over:
             return
         self.over = True
-        self._end_watch(Outcome.ERRORED, error.kind)
+        self._end_watch(time.monotonic_ns(), Outcome.ERRORED, error.kind)
         self._write(error_answer(error.status, str(error), error.kind, keep_alive=self.keep_alive))
         self._detach()
 
     def fail(self) -> None:
         """Something of ours broke: it is the sidecar's error, and no clean end."""
-        if not self.over:
-            self.over = True
-            self._end_watch(Outcome.ERRORED, "sidecar_error")
-            if self.connection is not None:
-                self.connection.abandon()
-            if self.begun:
-                self._cut()
-            self._detach()
+        self._break_off(Outcome.ERRORED, "sidecar_error")
+        if self.begun:
+            self._cut()
 
     def again(self) -> None:
         """Forget a connection that had gone stale before it answered; another is about to be tried."""
         self.failure, self.connection = None, None
         self.done = asyncio.get_running_loop().create_future()
 
-    # inside
+    def _break_off(self, outcome: Outcome, error_type: str | None) -> None:
+        """End now, on both sides."""
+        if self.over:
+            return
+        self.over = True
+        self._end_watch(time.monotonic_ns(), outcome, error_type)
+        if self.connection is not None:
+            self.connection.abandon()
+        self._detach()
+        self._set_done()
 
-    def _open(self, head: Head, t_ns: int) -> bytes:
-        """Note the head; answer its bytes, or nothing while it is held back."""
-        self._head = head
-        kind = (heads.first(head.headers, b"content-type") or b"").lower()
-        encoding = heads.first(head.headers, b"content-encoding")
-        is_stream = kind.startswith(b"text/event-stream")
-        watch = self._watch
-        if watch is not None:
-            watch.head(t_ns, head.status, streamed=is_stream, encoding=encoding)
-        editable = watch is not None and not head.bodyless and encoding is None
-        if editable and is_stream and head.status == 200:
-            add = self._add
-            self._editor = inband.StreamEditor(hide_usage=add.hide_usage, comment=self._comment if add.comment else None,
-                                               usage_energy=self._energy if add.in_usage else None)
-        elif watch is not None and not is_stream and (self._add.headers or self._add.in_usage) and (head.length or 0) <= HOLD_LIMIT:
-            self._held = []
-            return b""
-        return self._head_bytes(length=None, add=self._record_header())
+    def _cut(self) -> None:
+        """End the client's connection so that it cannot be taken for a clean end."""
+        self._answer.keep_alive = False
+        transport = self._client.transport
+        if transport is not None:
+            if self._answer.ends_with_the_connection:
+                transport.abort()  # here a closed connection is the clean end: reset it instead
+            else:
+                transport.close()
+        self._detach()
 
-    def _head_bytes(self, *, length: int | None, add: list[tuple[bytes, bytes]]) -> bytes:
-        head = self._head
-        assert head is not None
-        if head.bodyless:
-            self._framing = Framing.NONE
-        elif length is not None or (head.length is not None and self._editor is None):
-            self._framing = Framing.LENGTH
-        elif self._http11:
-            self._framing = Framing.CHUNKED
-        else:
-            self._framing, self.keep_alive = Framing.CLOSE, False
-        if self._framing is Framing.CHUNKED and self._add.trailers and self._watch is not None:
-            add = [*add, (b"Trailer", TRAILERS)]
-        return heads.answer_head(head.status, head.reason, head.headers, self._framing, length=length, keep_alive=self.keep_alive, add=add)
+    # the watch, which may fail without harm to the traffic (law 5)
 
-    def _hold(self, t_ns: int, body: bytes, ended: bool) -> None:
-        assert self._held is not None
-        self._held.append(body)
+    def _safely(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        """What `call` answers; None, and a word in the log, if it raises."""
+        try:
+            return call(*args, **more)
+        except Exception:
+            logger.exception("metering a request failed; its traffic goes on")
+            return None
+
+    def _open(self, t_ns: int, head: Head) -> bytes:
+        out = self._answer.open(head)
         if self._watch is not None:
-            self._watch.body(t_ns, body)
-        if ended:
-            self._let_go()
-            if self._watch is not None:
-                self._records(self._watch.end(t_ns, Outcome.COMPLETED))
-            if not self._add.wait_settled:
-                self.conclude()
-            self._set_done()
-        elif sum(map(len, self._held)) > HOLD_LIMIT:
-            held, self._held = b"".join(self._held), None
-            self._write(self._head_bytes(length=None, add=self._record_header()) + self._frame(held))
-
-    def _release(self, settled: Charge | None) -> None:
-        """The whole of an answer that was held back, with its charge in front."""
-        assert self._head is not None
-        assert self._watch is not None
-        body = b"".join(self._held or ())
-        charge = settled or self._watch.charge(time.monotonic_ns())
-        add = inband.energy_headers(charge, self._record_path) if self._add.headers else self._record_header()
-        length = None
-        if self._head.bodyless:
-            body = b""
-        else:
-            edited = inband.with_energy_in_usage(body, self._energy_of(charge)) if self._add.in_usage else body
-            length = len(edited) if edited is not body or self._head.length is None else None
-            body = edited
-        self._write(self._head_bytes(length=length, add=add) + body)
-
-    def _is_last(self, t_ns: int, body: bytes) -> bool:
-        """Whether this piece says the stream's last word; the watch has then seen it already."""
-        assert self._watch is not None
-        self._watch.body(t_ns, body)
-        return self._watch.saw_done
+            encoding = first(head.headers, b"content-encoding")
+            self._safely(self._watch.head, t_ns, head.status, streamed=self._answer.is_stream, encoding=encoding)
+        return out
 
     def _look(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None and self._watch is not None:
-            self._watch.body(*pending)
+        unseen, self._unseen = self._unseen, None
+        if unseen is not None and self._watch is not None:
+            self._safely(self._watch.body, *unseen)
 
-    def _comment(self) -> bytes:
-        return inband.comment_bytes(self._energy())
+    def _keeps_back(self) -> bool:
+        """Whether this piece is of the end that waits for the settled charge: the stream's last word, and what follows it."""
+        if not self._wait_settled or not self._answer.is_edited:
+            return False
+        self._look()
+        return bool(self._late) or (self._watch is not None and self._watch.saw_done)
 
-    def _energy(self) -> dict[str, Any]:
+    def _charge(self) -> tuple[Charge, int]:
+        """What Answer shows: the settled charge, else what it has cost by now, and for how long it has run."""
         assert self._watch is not None
         self._look()
-        return self._energy_of(self._settled_charge or self._watch.charge(time.monotonic_ns()))
+        t_ns = time.monotonic_ns()
+        return self._settled or self._safely(self._watch.charge, t_ns) or UNKNOWN, self._watch.duration_ns(t_ns)
 
-    def _energy_of(self, charge: Charge) -> dict[str, Any]:
-        assert self._watch is not None
-        return inband.energy_object(charge, self._watch.duration_ns(time.monotonic_ns()), self._record_path)
+    def _end_watch(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> None:
+        self._look()
+        if self._watch is not None:
+            self._safely(self._records, self._safely(self._watch.end, t_ns, outcome, error_type) or [])
 
-    @property
-    def _record_path(self) -> str:
-        assert self._watch is not None
-        return f"/energy/{self._watch.identity.record_id}"
-
-    def _record_header(self) -> list[tuple[bytes, bytes]]:
-        return [(Header.RECORD.encode(), self._record_path.encode())] if self._watch is not None and self._add.headers else []
-
-    def _trailers(self, settled: Charge | None) -> list[tuple[bytes, bytes]]:
-        if not self._add.trailers or self._watch is None:
-            return []
-        return inband.energy_headers(settled or self._watch.charge(time.monotonic_ns()), self._record_path)
-
-    def _frame(self, data: bytes) -> bytes:
-        return heads.chunk(data) if self._framing is Framing.CHUNKED else data
+    # inside
 
     def _write(self, data: bytes) -> None:
         if data and self._client.transport is not None:
             self.begun = True
             self._client.transport.write(data)
-
-    def _end_watch(self, outcome: Outcome, error_type: str | None) -> None:
-        if self._watch is not None:
-            self._look()
-            self._records(self._watch.end(time.monotonic_ns(), outcome, error_type))
-
-    def _too_slow(self) -> None:
-        if not self.over:
-            self.over = True
-            self._end_watch(Outcome.CANCELLED, "slow_reader")
-            if self.connection is not None:
-                self.connection.abandon()
-            self.keep_alive = False
-            if self._client.transport is not None:
-                self._client.transport.abort()
-            self._set_done()
-
-    def _cut(self) -> None:
-        """End the client's connection so that it cannot be taken for a clean end."""
-        self.keep_alive = False
-        transport = self._client.transport
-        if transport is not None:
-            if self._framing is Framing.CLOSE:
-                transport.abort()  # here a closed connection is the clean end: reset it instead
-            else:
-                transport.close()
-        self._detach()
 
     def _let_go(self) -> None:
         """The connection is its pool's again, and must not stay paused for the sake of this client."""
@@ -324,6 +218,9 @@ class Exchange:
     def _detach(self) -> None:
         if self._client.exchange is self:
             self._client.exchange = None
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._slow_timer is not None:
             self._slow_timer.cancel()
             self._slow_timer = None

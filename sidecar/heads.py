@@ -4,6 +4,7 @@ RFC 9110 section 7.6.1 names the hop-by-hop fields; whatever `Connection` nomina
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -20,6 +21,19 @@ class Framing(Enum):
     CHUNKED = "chunked"  # chunks and a last one
     CLOSE = "close"  # the connection's end, all that HTTP/1.0 has for a stream
     NONE = "none"  # there is no body: HEAD, 204, 304
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of an answer, and the trailers once it has ended. `length` is None where the engine did not say one."""
+
+    status: int
+    reason: bytes
+    headers: list[tuple[bytes, bytes]]
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    length: int | None = None
+    chunked: bool = False
+    bodyless: bool = False
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:

@@ -179,7 +179,7 @@ def _with_energy(text: bytes, energy: dict[str, Any], read: Callable[[bytes], di
 def energy_object(charge: Charge, duration_ns: int, record_path: str) -> dict[str, Any]:
     """What a client is told of one charge (docs/in-band.md): None where unknown, no joules at all where unavailable.
 
-    The first six names and their units are those of Neuralwatt's API, so that what reads its energy object reads this.
+    The first four names and `attribution_method` are those of Neuralwatt's API: what reads its object reads this one.
     """
     said = {"attribution_method": charge.method, "status": _status(charge).value, "source": charge.source,
             "record": record_path}

@@ -5,45 +5,22 @@ about it is known or `HOLD_NS` after its end, whichever is first. A request is s
 have been divided. Methods are events; all times are monotonic nanoseconds, and events come in the order of time.
 """
 
-from collections import deque
 from collections.abc import Sequence
-from statistics import quantiles
 
 from perjoule.sidecar.account import Account, Balance
 from perjoule.sidecar.attribution import apportion
+from perjoule.sidecar.board import Board, Split
 from perjoule.sidecar.pace import Pace
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Charge, EnergyRecord, RequestFacts, Status, TokenSource
-from perjoule.sidecar.steady_state import Activity, Phase, SteadyStateDetector
-from perjoule.sidecar.timeline import Timeline, Window
-from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, energy_uj, power_w
+from perjoule.sidecar.steady_state import Activity, Phase
+from perjoule.sidecar.timeline import Window
+from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 from perjoule.sidecar.weighing import weigh
 from perjoule.sidecar.work import MICRO, Curve, Work
 
 HOLD_NS = 100 * NS_PER_MS  # how long a window waits for the next token of those who ran in it
 SILENCE_NS = NS_PER_S  # a counter that says nothing for this long after a request's end is not waited for
-IDLE_WINDOWS = 40  # idle windows that the loaded idle power is learned from
-
-
-class Board:
-    """One device: its counter, the windows that wait to be divided, and what it draws when nothing runs."""
-
-    def __init__(self, device: Device, period_ns: int, wrap_uj: int | None, max_num_seqs: int) -> None:
-        self.device = device
-        self.timeline = Timeline(period_ns, wrap_uj)
-        self.waiting: deque[Window] = deque()
-        self.divided_ns: int | None = None  # windows up to here have been divided
-        self.steady = SteadyStateDetector(max_num_seqs)
-        self.phase = Phase.IDLE
-        self._idle_w: deque[float] = deque(maxlen=IDLE_WINDOWS)
-
-    def saw_idle(self, window: Window) -> None:
-        self._idle_w.append(power_w(window.energy_uj, window.t1_ns - window.t0_ns))
-
-    @property
-    def idle_w(self) -> float | None:
-        """The loaded idle: the lower quartile of idle windows, since the engine's tail after an abort is idle time too."""
-        return quantiles(self._idle_w, n=4)[0] if len(self._idle_w) > 1 else self._idle_w[0] if self._idle_w else None
 
 
 class Meter:
@@ -111,11 +88,7 @@ class Meter:
     def sample(self, readings: Sequence[Reading]) -> list[EnergyRecord]:
         """The counters have been read, one reading for each device in order. Answers the records that are settled by now."""
         for board, reading in zip(self.boards, readings, strict=True):
-            window = board.timeline.add(reading)
-            if board.divided_ns is None and board.timeline.origin_ns is not None:
-                board.divided_ns = board.timeline.origin_ns
-            if window is not None:
-                board.waiting.append(window)
+            board.add(reading)
         return self._advance(max(reading.t_after_ns for reading in readings))
 
     def tick(self, t_ns: int) -> list[EnergyRecord]:
@@ -157,19 +130,13 @@ class Meter:
         account = self._open[record_id]
         open_uj = open_active_uj = 0
         for board in self.boards:
-            since_ns = max(board.divided_ns or t_ns, account.begin_ns)
-            if since_ns >= t_ns:
+            drawn = board.undivided(account.begin_ns, t_ns)
+            if not drawn.shared_uj:
                 continue
-            drawn_uj = sum(w.energy_uj for w in board.waiting) + board.timeline.energy_since_change(t_ns)
-            span_ns = t_ns - (board.divided_ns or t_ns)
-            drawn_uj = drawn_uj * (t_ns - since_ns) // span_ns
-            weights = weigh([a.work for a in self._open.values()], since_ns, t_ns, self.pace)
-            mine = next(w.total for w in weights if w.work is account.work)
-            whole = sum(w.total for w in weights)
-            share_uj = drawn_uj * mine // whole if whole else 0
-            open_uj += share_uj
-            idle_uj = energy_uj(board.idle_w or 0.0, t_ns - since_ns)
-            open_active_uj += max(0, drawn_uj - idle_uj) * mine // whole if whole else 0
+            weights = weigh([a.work for a in self._open.values()], max(board.divided_ns or 0, account.begin_ns), t_ns, self.pace)
+            mine, whole = next(w.total for w in weights if w.work is account.work), sum(w.total for w in weights)
+            open_uj += drawn.shared_uj * mine // whole
+            open_active_uj += drawn.active_uj * mine // whole
         alive = all((board.timeline.changed_ns or -SILENCE_NS) > t_ns - SILENCE_NS for board in self.boards)
         return self._charge(account, settled=False, alive=alive, open_uj=open_uj, open_active_uj=open_active_uj)
 
@@ -209,43 +176,39 @@ class Meter:
 
     def _divide(self, board: Board, window: Window) -> None:
         """Give a window's microjoules to those who ran in it, to idle, or to nobody."""
-        t0_ns, t1_ns, drawn_uj = window.t0_ns, window.t1_ns, window.energy_uj
+        t0_ns, t1_ns = window.t0_ns, window.t1_ns
         board.divided_ns = t1_ns
+        self.balance.measured_uj += window.energy_uj
         accounts = [a for a in self._open.values() if a.begin_ns < t1_ns and (a.work.end_ns is None or a.work.end_ns > t0_ns)]
-        self.balance.measured_uj += drawn_uj
         busy_ns = self._busy_between(t0_ns, t1_ns)
-        if window.gap and busy_ns:
-            for account in accounts:
-                account.missed = True
-            self.balance.unattributed_uj += drawn_uj
-            return
         if not busy_ns:
-            self.balance.idle_uj += drawn_uj
-            board.phase = board.steady.feed(Activity(t0_ns, t1_ns, 0, 0))
+            self.balance.idle_uj += window.energy_uj
+            board.steady.feed(Activity(t0_ns, t1_ns, 0, 0))
             if not window.gap:
                 board.saw_idle(window)
-            return
-        span_ns = t1_ns - t0_ns
-        idle_w = board.idle_w
-        idle_uj = min(drawn_uj, energy_uj(idle_w, span_ns - busy_ns)) if idle_w is not None else 0
-        shared_uj = drawn_uj - idle_uj
-        active_uj = max(0, shared_uj - energy_uj(idle_w, busy_ns)) if idle_w is not None else 0
+        elif window.gap:
+            self.balance.unattributed_uj += window.energy_uj
+            for account in accounts:
+                account.missed = True
+        else:
+            self._share(board, window, board.split(window, busy_ns), accounts)
+
+    def _share(self, board: Board, window: Window, split: Split, accounts: Sequence[Account]) -> None:
+        """Divide a window among those who ran in it."""
+        t0_ns, t1_ns = window.t0_ns, window.t1_ns
         weights = weigh([a.work for a in accounts], t0_ns, t1_ns, self.pace)
         totals = [weight.total for weight in weights]
-        running_ns = sum(min(a.work.end_ns or t1_ns, t1_ns) - max(a.begin_ns, t0_ns) for a in accounts)
-        board.phase = board.steady.feed(Activity(t0_ns, t1_ns, running_ns, sum(weight.decode for weight in weights)))
-        steady_ns = span_ns if board.phase is Phase.STEADY else 0
-        parts, active_parts = apportion(shared_uj, totals), apportion(active_uj, totals)
-        for account, weight, part_uj, active_part_uj in zip(accounts, weights, parts, active_parts, strict=True):
-            # At its first and last window a request pays for the part it ran in, which is known to a tenth of a window or so.
-            inside_ns = min(account.work.end_ns or t1_ns, t1_ns) - max(account.begin_ns, t0_ns)
-            edge_uj = drawn_uj // 10 * weight.total // (sum(totals) or 1) if inside_ns < span_ns else 0
-            account.add(weight, part_uj, active_part_uj, steady_ns=min(steady_ns, inside_ns), alone=len(accounts) == 1, edge_uj=edge_uj)
-            account.missed |= board.timeline.origin_ns is not None and account.begin_ns < board.timeline.origin_ns
+        inside_ns = [min(a.work.end_ns or t1_ns, t1_ns) - max(a.begin_ns, t0_ns) for a in accounts]
+        is_steady = board.steady.feed(Activity(t0_ns, t1_ns, sum(inside_ns), sum(w.decode for w in weights))) is Phase.STEADY
+        parts, active_parts = apportion(split.shared_uj, totals), apportion(split.active_uj, totals)
+        for account, weight, ran_ns, part_uj, active_uj in zip(accounts, weights, inside_ns, parts, active_parts, strict=True):
+            account.add(weight, part_uj, active_uj, steady_ns=ran_ns if is_steady else 0, alone=len(accounts) == 1,
+                        whole=ran_ns == t1_ns - t0_ns)
+            account.missed |= account.begin_ns < (board.timeline.origin_ns or 0)
             account.work.freeze(t0_ns, t1_ns, weight.guessed_prefill, weight.guessed_decode)
-        self.balance.idle_uj += idle_uj
+        self.balance.idle_uj += split.idle_uj
         self.balance.requests_uj += sum(parts)
-        self.balance.unattributed_uj += shared_uj - sum(parts)
+        self.balance.unattributed_uj += split.shared_uj - sum(parts)
 
     def _busy_between(self, t0_ns: int, t1_ns: int) -> int:
         """Nanoseconds of (t0, t1] during which something ran."""

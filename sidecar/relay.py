@@ -12,9 +12,10 @@ import orjson
 from aiohttp import web
 
 from perjoule.sidecar import heads
+from perjoule.sidecar.answer import Additions
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.endpoints import endpoint_of
-from perjoule.sidecar.exchange import Additions, Exchange
+from perjoule.sidecar.exchange import Exchange
 from perjoule.sidecar.front import Downstream, Relayed, error_answer
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.recent import Recent
@@ -78,7 +79,7 @@ class Relay:
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
             watch = Watch(self.meter, endpoint, asked, identity, self.engine, t_ns, unix_ns)
-        exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), is_head=method == "HEAD", keep_alive=keep_alive,
+        exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
                             slow_after_s=self.config.slow_reader_s, records=self.deliver)
         head = heads.request_head(method, self.upstream.prefix + _origin_form(target), headers, len(body), drop=frozenset(drop), add=add)
         try:

@@ -8,11 +8,12 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
+
+from perjoule.sidecar.heads import Head
 
 # uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer than this is not worth a try.
 IDLE_LIMIT_S = 4.0
@@ -28,25 +29,11 @@ class UpstreamError(Exception):
         self.kind, self.status = kind, status
 
 
-@dataclass(slots=True)
-class Head:
-    """The head of an answer, and the trailers once it has ended. `length` is None where the engine did not say one."""
-
-    status: int
-    reason: bytes
-    headers: list[tuple[bytes, bytes]]
-    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    length: int | None = None
-    chunked: bool = False
-    bodyless: bool = False
-
-
 class Receiver(Protocol):
     """What a connection hands an answer to. After `received(..., ended=True)` or `lost(...)` nothing more comes."""
 
     def received(self, head: Head | None, body: bytes, ended: bool) -> None: ...
     def lost(self, error: UpstreamError) -> None: ...
-    def upstream_writable(self, writable: bool) -> None: ...
 
 
 class Connection(asyncio.Protocol):
@@ -100,14 +87,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-
-    def pause_writing(self) -> None:
-        if self._receiver is not None:
-            self._receiver.upstream_writable(False)
-
-    def resume_writing(self) -> None:
-        if self._receiver is not None:
-            self._receiver.upstream_writable(True)
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
