@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from perjoule.sidecar.endpoints import OPERATIONS
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts
-from perjoule.sidecar.telemetry import FIRST_TOKEN_EVENT, OPERATIONS, OTHER_ERROR, SCHEMA_URL, SCOPE, Attribute
+from perjoule.sidecar.telemetry import FIRST_TOKEN_EVENT, OTHER_ERROR, SCHEMA_URL, SCOPE, Attribute
 from perjoule.sidecar.units import joules, seconds
 
 if TYPE_CHECKING:  # half a second and 20 MB (measured): only who sends spans pays for it

@@ -7,12 +7,9 @@ what each request truly cost, so the demo also says how far off the sidecar's sh
 import argparse
 import asyncio
 import json
-import os
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -20,6 +17,7 @@ from openai import AsyncOpenAI
 from rich.console import Console
 from rich.live import Live
 
+from perjoule.bench.child import FailedError, child
 from perjoule.bench.demo_report import report
 from perjoule.bench.demo_view import live_view, summary
 from perjoule.bench.dialect import MODEL
@@ -27,15 +25,9 @@ from perjoule.bench.visits import Visit, make, plan
 
 SPEED = 0.25  # slow motion: hundreds of tokens a second, which any laptop can follow
 MAX_NUM_SEQS = 16
-START_S = 20.0
 SETTLE_S = 5.0
-STOP_S = 5.0
 LOOK_S = 0.125
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
-
-
-class FailedError(Exception):
-    """The demo cannot go on; the text says why."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -114,29 +106,3 @@ async def get(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
             raise FailedError(f"GET {url}: got status {response.status}: {await response.text()}")
         answer: dict[str, Any] = await response.json()
         return answer
-
-
-@asynccontextmanager
-async def child(module: str, *flags: str) -> AsyncIterator[dict[str, Any]]:
-    """A module of ours as a process while the block runs; yields the line of JSON that it prints when it is ready.
-    Raises FailedError, with the end of what it said on standard error."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PERJOULE_")}
-    with tempfile.TemporaryFile() as said:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *flags, env=environ, stderr=said,
-                                                       stdout=asyncio.subprocess.PIPE)
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(START_S):
-                line = await process.stdout.readline()
-            if not line:
-                said.seek(0)
-                raise FailedError(f"{module} did not start: {said.read().decode(errors='replace')[-2000:].strip()}")
-            yield json.loads(line)
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()

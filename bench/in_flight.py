@@ -1,11 +1,11 @@
 """Holds the sidecar against an independent reading of the GPU's counter, and against the engine alone, at fixed requests in flight.
 
-For each concurrency the same seeded requests run twice, straight to the engine and through the sidecar. Through the sidecar,
-what its account grew by (requests + idle + unattributed) is compared with what another process read from NVML over the same
-time; the records are fetched and summed; tokens a second are compared with the engine alone.
+For each concurrency the same seeded requests run in pairs: straight to the engine, and through a `perjoule serve` that is started
+for the run and stopped after it. In both, another process reads NVML; through the sidecar, what its account grew by (requests +
+idle + unattributed) is compared with that reading over the same time, the records are fetched and summed, and tokens a second are
+compared with the engine alone.
 
-    python -m perjoule.bench.in_flight --engine http://127.0.0.1:8000 --sidecar http://127.0.0.1:9000 --admin http://127.0.0.1:9464 \\
-        --model m --concurrency 1,32,128 --out result.json
+    python -m perjoule.bench.in_flight --engine http://127.0.0.1:8000 --model m --concurrency 1,32,128 --out result.json
 """
 
 import argparse
@@ -14,8 +14,10 @@ import json
 import multiprocessing
 import random
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from multiprocessing.connection import Connection
@@ -27,6 +29,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
+from perjoule.bench.child import child
 from perjoule.sidecar.units import NS_PER_S, UJ_PER_MJ, joules, seconds
 
 SETTLE_S = 1.5  # between the last answer and looking at the account: the last window closes within a quarter of a second
@@ -45,6 +48,9 @@ class Run:
     failed: int = 0
     records: list[str] = field(default_factory=list)
     first_token_s: list[float] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)  # when each frame arrived
+    full_from_ns: int = 0  # every place in flight has its first token
+    full_until_ns: int = 0  # the first place has nothing more to send
 
     @property
     def tokens_per_s(self) -> float:
@@ -68,8 +74,12 @@ async def drive(url: str, model: str, bodies: Sequence[dict[str, Any]], run: Run
         data, fields = orjson.dumps({**body, "model": model}), {"Content-Type": "application/json"}
         async with session.post(f"{url}/v1/completions", data=data, headers=fields) as answer:
             async for piece in answer.content.iter_any():
+                now_ns = time.monotonic_ns()
                 if not tail:
-                    run.first_token_s.append(seconds(time.monotonic_ns() - sent_ns))
+                    run.first_token_s.append(seconds(now_ns - sent_ns))
+                    if len(run.first_token_s) == run.in_flight:
+                        run.full_from_ns = now_ns
+                run.frames.extend([now_ns] * piece.count(b"data: {"))
                 tail = (tail + piece)[-4096:]
             if "X-Energy-Record" in answer.headers:
                 run.records.append(answer.headers["X-Energy-Record"])
@@ -83,6 +93,7 @@ async def drive(url: str, model: str, bodies: Sequence[dict[str, Any]], run: Run
     async def worker(session: aiohttp.ClientSession) -> None:
         while waiting:
             await one(session, waiting.pop())
+        run.full_until_ns = run.full_until_ns or time.monotonic_ns()
 
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20) as session:
@@ -105,6 +116,15 @@ def independent_counter(pipe: Connection) -> None:
         if not rows or rows[-1][2] != total_uj:
             rows.append((before, time.monotonic_ns(), total_uj))
     pipe.send(rows)
+
+
+def steady_joules_per_token(run: Run, rows: Sequence[tuple[int, int, int]]) -> float | None:
+    """ML.ENERGY's number: what the counter advanced while the batch was full, over the output tokens of that time."""
+    changes = [row for row in rows if run.full_from_ns <= row[0] <= run.full_until_ns]
+    if len(changes) < 2:
+        return None
+    tokens = sum(changes[0][0] < t_ns <= changes[-1][0] for t_ns in run.frames) * run.output_tokens / len(run.frames)
+    return joules(changes[-1][2] - changes[0][2]) / tokens
 
 
 def drawn_between(rows: Sequence[tuple[int, int, int]], t0_ns: int, t1_ns: int) -> tuple[int, int]:
@@ -132,62 +152,83 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
             await drive(args.engine, args.model, bodies[:level], Run("warm-up", level))
             for repeat in range(args.repeats):
                 pair: dict[str, Any] = {"in_flight": level, "repeat": repeat, "requests": len(bodies)}
-                order = ("engine", "sidecar") if repeat % 2 == 0 else ("sidecar", "engine")  # neither is always the warmer one
-                for name in order:
+                for name in ("engine", "sidecar") if repeat % 2 == 0 else ("sidecar", "engine"):  # neither is always the warmer
                     progress.update(task, description=f"{level} in flight, {name}")
-                    url = args.engine if name == "engine" else args.sidecar
-                    pair[name] = await (one_run(url, args, bodies, level) if name == "sidecar" else alone(url, args, bodies, level))
+                    pair[name] = await (through_the_sidecar if name == "sidecar" else alone)(args, bodies, level)
                     progress.advance(task)
                 pair["tokens_per_s_ratio"] = pair["sidecar"]["tokens_per_s"] / pair["engine"]["tokens_per_s"]
                 runs.append(pair)
     return {"schema_version": 1, "command": " ".join(["python", "-m", "perjoule.bench.in_flight", *sys.argv[1:]]), "runs": runs}
 
 
-async def alone(url: str, args: argparse.Namespace, bodies: Sequence[dict[str, Any]], level: int) -> dict[str, Any]:
-    run = await drive(url, args.model, bodies, Run("engine", level))
-    return summary(run)
-
-
-async def one_run(url: str, args: argparse.Namespace, bodies: Sequence[dict[str, Any]], level: int) -> dict[str, Any]:
-    """A run through the sidecar, with its account held against the other process's reading."""
+@asynccontextmanager
+async def another_reader() -> AsyncIterator[Callable[[], Awaitable[list[tuple[int, int, int]]]]]:
+    """The independent process while the block runs; call what is yielded to end it and have its rows."""
     ours, theirs = multiprocessing.Pipe()
     reader = multiprocessing.get_context("spawn").Process(target=independent_counter, args=(theirs,))
     reader.start()
-    await asyncio.sleep(SETTLE_S)
-    before, t0_ns = await fetch(f"{args.admin}/energy/balance"), time.monotonic_ns()
-    run = await drive(url, args.model, bodies, Run("sidecar", level))
-    await asyncio.sleep(SETTLE_S)
-    after, t1_ns = await fetch(f"{args.admin}/energy/balance"), time.monotonic_ns()
-    await asyncio.sleep(0.3)
-    ours.send("enough")
-    rows = await asyncio.to_thread(ours.recv)
-    reader.join()
+
+    async def rows() -> list[tuple[int, int, int]]:
+        await asyncio.sleep(0.3)
+        ours.send("enough")
+        read: list[tuple[int, int, int]] = await asyncio.to_thread(ours.recv)
+        return read
+
+    try:
+        yield rows
+    finally:
+        reader.join()
+
+
+async def alone(args: argparse.Namespace, bodies: Sequence[dict[str, Any]], level: int) -> dict[str, Any]:
+    """A run straight to the engine, no sidecar anywhere; the other reader reads as well, so that both runs bear it."""
+    async with another_reader() as rows:
+        await asyncio.sleep(SETTLE_S)
+        run = await drive(args.engine, args.model, bodies, Run("engine", level))
+        return summary(run) | {"steady_joules_per_output_token": steady_joules_per_token(run, await rows())}
+
+
+async def through_the_sidecar(args: argparse.Namespace, bodies: Sequence[dict[str, Any]], level: int) -> dict[str, Any]:
+    """A run through the sidecar, with its account held against the other process's reading."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ("serve", "--upstream", args.engine, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--energy", "nvml",
+                 "--ledger", str(Path(folder) / "ledger.sqlite3"), "--max-num-seqs", str(level))
+        async with child("perjoule.main", *flags) as served, another_reader() as rows:
+            balance, url = f"{served['admin']}/energy/balance", served["listen"]
+            await asyncio.sleep(SETTLE_S)
+            before, t0_ns = await fetch(balance), time.monotonic_ns()
+            run = await drive(url, args.model, bodies, Run("sidecar", level))
+            await asyncio.sleep(SETTLE_S)
+            after, t1_ns = await fetch(balance), time.monotonic_ns()
+            read = await rows()
+            counter_uj, quantum_uj = drawn_between(read, t0_ns, t1_ns)
+            records = [await fetch(url + path) for path in run.records]
     account = {key: after[key] - before[key] for key in ("measured_uj", "requests_uj", "idle_uj", "unattributed_uj")}
-    records = [await fetch(url + path) for path in run.records]
-    counter_uj, quantum_uj = drawn_between(rows, t0_ns, t1_ns)
     sum_uj = sum(record["energy_uj"] for record in records)
+    steady = [record for record in records if record["steady_uj"]]
     return summary(run) | {
         **account, "records": len(records), "records_uj": sum_uj,
         "conserved": account["measured_uj"] == sum_uj + account["idle_uj"] + account["unattributed_uj"],
         "independent_counter_uj": counter_uj, "counter_quantum_uj": quantum_uj,
         "within_one_quantum": abs(counter_uj - account["measured_uj"]) <= quantum_uj,
         "joules_per_output_token": joules(sum_uj) / run.output_tokens,
+        "steady_joules_per_output_token": steady_joules_per_token(run, read),
         "tokens_match": sum(record["output_tokens"] for record in records) == run.output_tokens,
-        "steady_share": sum(record["steady_uj"] for record in records) / sum_uj,
+        "steady_share": sum(record["steady_uj"] for record in steady) / sum_uj,
         "statuses": sorted({record["status"] for record in records}),
     }
 
 
 def summary(run: Run) -> dict[str, Any]:
     first = sorted(run.first_token_s)
-    kept = {key: value for key, value in asdict(run).items() if key not in ("records", "first_token_s", "name", "began_ns", "ended_ns")}
+    kept = {key: value for key, value in asdict(run).items() if key in ("in_flight", "output_tokens", "failed")}
     return kept | {"seconds": seconds(run.ended_ns - run.began_ns), "tokens_per_s": run.tokens_per_s,
                    "first_token_p50_s": first[len(first) // 2], "first_token_p99_s": first[int(len(first) * 0.99)]}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("engine", "sidecar", "admin", "model"):
+    for name in ("engine", "model"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--concurrency", default="1,32,128")
     parser.add_argument("--rounds", type=int, default=5, help="requests for each place in flight")

@@ -86,7 +86,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="a TOML file with any of these settings (dashes become underscores)")
     for f in fields(Config):
         flag = "--" + f.name.replace("_", "-")
-        default = {True: "yes", False: "no", "": "none"}.get(f.default, f.default)
+        default = {"True": "yes", "False": "no", "": "none"}.get(str(f.default), f.default)
         text = f"{f.metadata['help']} (default: {default})"
         if f.type is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)

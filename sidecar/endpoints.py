@@ -78,6 +78,9 @@ _ENDPOINTS = {
     "/v1/videos/sync": Endpoint("videos.sync", "generate_content", Dialect.IMAGES),
 }
 
+OPERATIONS = {endpoint.name: endpoint.operation for endpoint in _ENDPOINTS.values()}
+"""`gen_ai.operation.name` by the endpoint's name."""
+
 
 def endpoint_of(method: str, target: str) -> Endpoint | None:
     """The inference route that a request line names, None where a request is relayed without metering.

@@ -118,6 +118,11 @@ class Meter:
         """Requests that run or have ended and wait for their last window."""
         return len(self._open)
 
+    def is_settling(self, record_id: str) -> bool:
+        """Whether this request has ended and waits for its last window."""
+        account = self._open.get(record_id)
+        return account is not None and account.facts is not None
+
     def expected_prompt(self, record_id: str) -> int | None:
         """How many tokens the prompt is thought to have, from its bytes; None where there was no text."""
         account = self._open[record_id]

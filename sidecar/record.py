@@ -101,6 +101,10 @@ class Charge:
     concurrency_mean: float | None = None
 
 
+FACTS = tuple(f.name for f in fields(RequestFacts))
+CHARGES = tuple(f.name for f in fields(Charge))
+
+
 @dataclass(frozen=True, slots=True)
 class EnergyRecord:
     """One request, whole: the row of the ledger, the body of `GET /energy/{id}`, the source of the span."""
@@ -110,11 +114,14 @@ class EnergyRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as documented in docs/records.md: flat, integers in `_uj` and `_ns`, joules and seconds beside them."""
+        facts, charge = self.facts, self.charge
         out: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
-        for part in (self.facts, self.charge):
-            out.update((f.name, getattr(part, f.name)) for f in fields(part))
-        uj, tokens = self.charge.energy_uj, self.facts.output_tokens
+        for name in FACTS:
+            out[name] = getattr(facts, name)
+        for name in CHARGES:
+            out[name] = getattr(charge, name)
+        uj, tokens = charge.energy_uj, facts.output_tokens
         out["energy_joules"] = None if uj is None else joules(uj)
-        out["duration_seconds"] = seconds(self.facts.end_ns)
+        out["duration_seconds"] = seconds(facts.end_ns)
         out["energy_per_output_token_joules"] = joules(uj) / tokens if uj is not None and tokens else None
         return out

@@ -166,8 +166,10 @@ class Relay:
         return self.config.ask_usage and asked.can_ask and self.engine in EXACT_ENGINES
 
     async def _answer_record(self, client: Downstream, record_id: str, keep_alive: bool) -> Relayed:
-        """`GET /energy/{id}`: the record by its id or by the client's request id."""
+        """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled."""
         recent = self.recent.get(record_id)
+        if self.meter.is_settling(record_id) or (recent is not None and not recent.charge.settled):
+            recent = await self.recent.settled(record_id, SETTLE_LIMIT_S) or recent
         found = recent.as_json() if recent is not None else await self.find_record(record_id)
         if found is None:
             text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"

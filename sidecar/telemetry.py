@@ -18,17 +18,6 @@ FIRST_TOKEN_BUCKETS_S = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 
 """`gen_ai.server.time_to_first_token`, as the conventions advise."""
 
 
-OPERATIONS = {name: operation for operation, names in {
-    "chat": "chat.completions chat.completions.batch responses messages cohere.chat",
-    "text_completion": "completions generate generate_stream tokens.generate",
-    "embeddings": "embeddings pooling",
-    "generate_content": "invocations decisions systemone audio.speech audio.transcriptions audio.translations"
-                        " images.generations images.edits videos.sync",
-    "score": "score generative_scoring",
-}.items() for name in names.split()}
-"""`gen_ai.operation.name` by endpoint; an endpoint that is not here is its own operation."""
-
-
 class Header(StrEnum):
     """HTTP fields: INCLUDE is what a client asks for, the others are what it is told, in headers or trailers."""
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from perjoule.sidecar import telemetry
-from perjoule.sidecar.endpoints import _ENDPOINTS
 from perjoule.sidecar.record import SCHEMA_VERSION, Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.telemetry import Attribute, Header, Kind
 
@@ -77,9 +76,3 @@ def test_an_attribute_says_its_unit_or_has_none():
     """Our attributes with joules or seconds end in the unit's whole name."""
     ours = [name for name in Attribute if name.startswith("perjoule.")]
     assert not [name for name in ours if re.search(r"(_uj|_ns|_j|_s)$", name)]
-
-
-def test_every_endpoint_has_the_operation_that_its_table_says():
-    """The operation in a span is the one of sidecar/endpoints.py, for every endpoint there is."""
-    assert {e.name: telemetry.OPERATIONS.get(e.name, e.name) for e in _ENDPOINTS.values()} == {
-        e.name: e.operation for e in _ENDPOINTS.values()}
