@@ -44,6 +44,8 @@ class Exchange:
         self.connection: Connection | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         client.exchange = self
+        if watch is not None:
+            self._safely(watch.begin, time.monotonic_ns())
 
     @property
     def keep_alive(self) -> bool:
@@ -153,12 +155,10 @@ class Exchange:
     def _cut(self) -> None:
         """End the client's connection so that it cannot be taken for a clean end."""
         self._answer.keep_alive = False
-        transport = self._client.transport
-        if transport is not None:
-            if self._answer.ends_with_the_connection:
-                transport.abort()  # here a closed connection is the clean end: reset it instead
-            else:
-                transport.close()
+        if self._answer.ends_with_the_connection:
+            self._client.reset()
+        elif self._client.transport is not None:
+            self._client.transport.close()
         self._detach()
 
     # the watch, which may fail without harm to the traffic (law 5)

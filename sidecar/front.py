@@ -6,6 +6,8 @@ back from the handler is a `Relayed`, which has nothing left to write.
 
 import asyncio
 import http
+import socket
+import struct
 from typing import Any, Protocol
 
 import orjson
@@ -14,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 
 # aiohttp's defaults are 8 KiB a header; vLLM takes heads of 4 MiB, nginx 32 KiB in all, and tokens in cookies grow.
 FIELD_LIMIT = 64 * 1024
+AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 
 class Writer(Protocol):
@@ -47,6 +50,12 @@ class Downstream(RequestHandler):
         if exchange is not None:
             exchange.client_gone()
         super().connection_lost(exc)
+
+    def reset(self) -> None:
+        """End the connection so that it cannot be taken for the end of a body: with RST, not with FIN."""
+        if self.transport is not None:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            self.transport.abort()
 
     def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None,
                      message: str | None = None) -> web.StreamResponse:

@@ -171,15 +171,16 @@ class Connection(asyncio.Protocol):
                 head.chunked = value.lower().endswith(b"chunked")
         head.bodyless = self._request_is_head or status in NO_BODY
         self._head = head
-        self._done = self._request_is_head  # llhttp does not know what was asked: it would wait for a body
+        if self._request_is_head:  # llhttp does not know what was asked: it would wait for a body
+            self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:
         if not self._done:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if not self._done or self._head is None:
-            self._done = self._head is not None
+        if self._head is not None and not self._done:
+            self._done = True
             self._keeps = self._parser.should_keep_alive()  # asked later, llhttp would speak of the next message
 
     # ends

@@ -39,8 +39,12 @@ class Watch:
         self._prompt_known = asked.input_tokens is not None
         self._tokens = 0
         self.streamed = asked.streamed
-        meter.begin(identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
-                    input_bytes=asked.input_bytes, choices=asked.choices)
+
+    def begin(self, t_ns: int) -> None:
+        """It is sent on, and runs from here on: while the client was still uploading it, it cost nothing."""
+        asked = self._asked
+        self._meter.begin(self.identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
+                          input_bytes=asked.input_bytes, choices=asked.choices)
 
     @property
     def saw_done(self) -> bool:

@@ -1,0 +1,73 @@
+"""Any history that a meter can live through, for the laws: requests that overlap, stall and fail, counters that jump and go silent."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
+
+MS = 1_000_000
+deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300,
+                suppress_health_check=[HealthCheck.too_slow])
+
+advance = st.integers(1, 300)
+events = st.one_of(
+    st.tuples(st.just("begin"), advance, st.booleans(), st.one_of(st.none(), st.integers(0, 9000)), st.integers(1, 3)),
+    st.tuples(st.just("tokens"), advance, st.integers(0, 9), st.integers(1, 40)),
+    st.tuples(st.just("prompt"), advance, st.integers(0, 9), st.integers(0, 9000), st.integers(0, 9000)),
+    st.tuples(st.just("end"), advance, st.integers(0, 9), st.one_of(st.none(), st.integers(0, 500)), st.sampled_from([200, 400, None])),
+    st.tuples(st.just("sample"), advance, st.lists(st.integers(-10**6, 10**8), min_size=2, max_size=2)),
+    st.tuples(st.just("silence"), st.integers(900, 4000)),
+    st.tuples(st.just("late"), advance),
+)
+
+
+def facts(record_id, t_ns, output_tokens, status):
+    return RequestFacts(record_id, record_id, 0, t_ns, Outcome.COMPLETED, "chat.completions", "vllm", True, status,
+                        output_tokens=output_tokens, output_source=TokenSource.USAGE if output_tokens is not None else None)
+
+
+def play(history, boards, origin_ns=0):
+    """Run a history through a meter, from `origin_ns` on; answers the meter, the records, and how many requests were begun."""
+    devices = [Device(f"GPU-{i}", "board") for i in range(boards)]
+    meter = Meter(devices, source="test", status=Status.MEASURED) if boards else Meter()
+    t_ns, begun, running, records = origin_ns, 0, [], []
+    counters = [10**9] * boards
+
+    def look(t):
+        return [Reading(t, t, uj) for uj in counters]
+
+    for kind, dt, *rest in history:
+        t_ns += dt * MS
+        if kind == "begin":
+            streamed, tokens, choices = rest
+            meter.begin(f"r{begun}", t_ns, streamed=streamed, input_tokens=tokens, input_bytes=400, choices=choices)
+            running.append(f"r{begun}")
+            begun += 1
+        elif kind == "sample" and boards:
+            counters = [max(0, c + d) for c, d in zip(counters, rest[0][:boards], strict=True)]
+            records += meter.sample(look(t_ns))
+        elif kind == "late" and boards:
+            records += meter.sample(look(t_ns - 500 * MS))
+        elif kind == "silence":
+            records += meter.tick(t_ns)
+        elif running and kind in ("tokens", "prompt", "end"):
+            record_id = running[rest[0] % len(running)]
+            if kind == "tokens":
+                meter.tokens(record_id, t_ns, rest[1])
+            elif kind == "prompt":
+                meter.prompt(record_id, rest[1], rest[2])
+            else:
+                meter.charge(record_id, t_ns)
+                running.remove(record_id)
+                records += meter.end(record_id, t_ns, facts(record_id, t_ns, rest[1], rest[2]))
+        balance = meter.balance
+        assert balance.measured_uj == balance.requests_uj + balance.idle_uj + balance.unattributed_uj
+    for record_id in running:
+        t_ns += MS
+        records += meter.end(record_id, t_ns, facts(record_id, t_ns, None, None))
+    records += meter.tick(t_ns + 10**10)
+    return meter, records, begun

@@ -1,0 +1,16 @@
+"""Law 6, Time is an argument: the core reads no clock, so the same history costs the same whenever it happens."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.laws.histories import deep, events, play
+
+
+@deep
+@given(st.lists(events, max_size=80), st.integers(0, 2), st.integers(0, 2**62))
+def test_time_is_an_argument(history, boards, origin_ns):
+    """A history replayed from another origin of the monotonic clock gives the same charges and the same balance."""
+    meter, records, _ = play(history, boards)
+    later, shifted, _ = play(history, boards, origin_ns)
+    assert [record.charge for record in shifted] == [record.charge for record in records]
+    assert later.balance == meter.balance
