@@ -130,9 +130,9 @@ class Exchange:
         self._write(error_answer(error.status, str(error), error.kind, keep_alive=self.keep_alive))
         self._detach()
 
-    def fail(self) -> None:
-        """Something of ours broke: it is the sidecar's error, and no clean end."""
-        self._break_off(Outcome.ERRORED, "sidecar_error")
+    def fail(self, error_type: str) -> None:
+        """The sidecar broke, or stops: no clean end."""
+        self._break_off(Outcome.ERRORED, error_type)
         if self.begun:
             self._cut()
 

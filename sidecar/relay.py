@@ -1,5 +1,6 @@
 """The handler: every request becomes an exchange with the engine, and the ones that cost energy are watched."""
 
+import asyncio
 import hashlib
 import time
 import uuid
@@ -87,8 +88,8 @@ class Relay:
             if not exchange.over:
                 record = await self.recent.settled(watch.identity.record_id, SETTLE_LIMIT_S) if watch is not None else None
                 exchange.conclude(record.charge if record is not None else None)
-        except BaseException:
-            exchange.fail()
+        except BaseException as error:
+            exchange.fail("shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error")
             raise
         return Relayed(keep_alive=exchange.keep_alive)
 

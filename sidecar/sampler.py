@@ -46,7 +46,8 @@ class Sampler:
     def stop(self, timeout_s: float = 2.0) -> bool:
         """End the thread; False if it is still inside a call that does not return."""
         self._stop.set()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def call_ns(self, quantile: float) -> int | None:

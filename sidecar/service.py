@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from aiohttp import web
 from perjoule.sidecar.admin import RecordQueries, admin_app
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.front import make_front
-from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.meter import SILENCE_NS, Meter
 from perjoule.sidecar.outbox import Outbox
 from perjoule.sidecar.ports import EnergyCounter, Reading, RecordSink
 from perjoule.sidecar.recent import Recent
@@ -86,13 +87,14 @@ class Service:
             gc.collect()
             gc.freeze()  # what is alive now stays: the collector need not look at it again under load
             announce({"listen": listen, "admin": admin_url, "energy": self.counter.name if self.counter else "unavailable",
-                      "engine": self.relay.engine})
+                      "engine": self.relay.engine, "pid": os.getpid()})
             await self._stop.wait()
             await self._drain(front)
         finally:
+            await front.cleanup()
+            await self._settle_all()
             for helper in helpers:
                 helper.cancel()
-            await front.cleanup()
             await admin.cleanup()
             if self.sampler is not None:
                 self.sampler.stop()
@@ -110,16 +112,20 @@ class Service:
         return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
 
     async def _drain(self, front: web.ServerRunner) -> None:
-        """No new connections, running requests to their end (for a while), then their records."""
+        """No new connections, and running requests to their end, for a while."""
         self.relay.draining = True
         for site in list(front.sites):
             await site.stop()
         deadline = time.monotonic() + self.config.drain_s
         while self.relay.active and time.monotonic() < deadline and not self._at_once:
             await asyncio.sleep(TICK_S)
+
+    async def _settle_all(self) -> None:
+        """Every request gets its record: after its last windows, or without them if the counter has fallen silent."""
         deadline = time.monotonic() + LAST_RECORDS_S
         while self.meter.unsettled and time.monotonic() < deadline:
             await asyncio.sleep(TICK_S)
+        self.deliver(self.meter.tick(time.monotonic_ns() + 2 * SILENCE_NS))
 
     def _asked_to_stop(self) -> None:
         self._at_once = self._stop.is_set()  # asked twice
@@ -128,7 +134,10 @@ class Service:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.deliver(self.meter.tick(time.monotonic_ns()))
+            try:
+                self.deliver(self.meter.tick(time.monotonic_ns()))
+            except Exception:  # law 5: traffic does not need the meter
+                logger.exception("the meter failed")
 
     async def _find_engine(self) -> None:
         """Ask the upstream what it is until it answers; traffic flows meanwhile."""

@@ -57,7 +57,7 @@ def _serve(config: settings.Config) -> int:
         return _refuse(f"perjoule serve: {error}")
     try:
         sinks, ledger = _sinks(config)
-    except (OSError, ValueError, RuntimeError) as error:
+    except settings.ConfigError as error:
         return _refuse(f"perjoule serve: {error}")
     import uvloop
 
@@ -91,19 +91,28 @@ async def _run(config: settings.Config, opened: Any, sinks: list[Any], ledger: A
 
 
 def _sinks(config: settings.Config) -> tuple[list[Any], Any]:
-    """Where records go: the ledger unless it is off, spans if there is an endpoint. Late imports: nobody pays for what is off."""
+    """Where records go: the ledger unless it is off, spans if there is an endpoint. Late imports: nobody pays for what is off.
+    Raises ConfigError."""
     sinks: list[Any] = []
     ledger = None
     if config.ledger != "off":
-        from perjoule.adapters.sqlite import SqliteLedger
+        from perjoule.adapters.sqlite import LedgerError, SqliteLedger
 
         path = settings.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
-        ledger = SqliteLedger(path, config.ledger_days, config.ledger_mb)
-        sinks.append(ledger)
+        try:
+            ledger = SqliteLedger(path, config.ledger_days, config.ledger_mb)
+            sinks.append(ledger)
+        except LedgerError as error:
+            if config.ledger != "auto":
+                raise settings.ConfigError(str(error)) from error
+            logging.getLogger("perjoule").warning("no ledger, records are not kept: %s", error)  # a read-only root, say
     if config.otlp:
         from perjoule.adapters.otel import OtelSpans
 
-        sinks.append(OtelSpans(config.otlp))
+        try:
+            sinks.append(OtelSpans(config.otlp))
+        except (ImportError, ValueError) as error:
+            raise settings.ConfigError(str(error)) from error
     return sinks, ledger
 
 
