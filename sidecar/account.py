@@ -30,7 +30,7 @@ class Balance:
         return {**asdict(self), "conserved": self.conserved}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Account:
     """One open request: its work, and its charges of the windows that have been divided."""
 

@@ -34,6 +34,7 @@ class Meter:
         self._source, self._status, self._boundary, self._method = source, status, boundary, method
         self._uuids = tuple(device.uuid for device in devices)
         self._open: dict[str, Account] = {}  # running, and ended but not settled, in the order of arrival
+        self._ended: list[Account] = []  # of them, those that wait for their last window
         self._running = 0
         self._busy = Curve(0)  # nanoseconds during which something ran
         self._busy_since_ns = 0
@@ -83,6 +84,7 @@ class Meter:
         account.work.finish(t_ns, counted, prefill_per_s=self.pace.prefill_per_s.value, decode_per_s=self.pace.decode_per_s.value,
                             failed=failed)
         self._learn(account, facts)
+        self._ended.append(account)
         return self._advance(t_ns)
 
     def sample(self, readings: Sequence[Reading]) -> list[EnergyRecord]:
@@ -169,7 +171,9 @@ class Meter:
         for board in self.boards:
             while board.waiting and self._is_ripe(board.waiting[0], t_ns):
                 self._divide(board, board.waiting.popleft())
-        settled = [account for account in self._open.values() if self._is_settled(account, t_ns)]
+        settled = [account for account in self._ended if self._is_settled(account, t_ns)]
+        if settled:
+            self._ended = [account for account in self._ended if account not in settled]
         for account in settled:
             del self._open[account.record_id]
         return [EnergyRecord(account.facts, self._charge(account, settled=True)) for account in settled if account.facts is not None]

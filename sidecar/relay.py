@@ -79,6 +79,7 @@ class Relay:
             additions = self._additions(headers, asked)
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
+                drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
             watch = Watch(self.meter, endpoint, asked, identity, self.engine, t_ns, unix_ns)
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
                             slow_after_s=self.config.slow_reader_s, records=self.deliver)

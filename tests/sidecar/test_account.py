@@ -82,7 +82,7 @@ def test_uncertainty_is_none_for_a_request_that_was_alone_all_the_time():
     assert charge(it).uncertainty_uj == 0
 
 
-@given(st.integers(10**3, 10**9), st.integers(10**3, 10**9))
+@given(st.integers(10**6, 10**9), st.integers(10**6, 10**9))
 def test_uncertainty_grows_with_what_was_shared_and_with_the_edges(first_uj, more_uj):
     """Each shared window and each window that it ran only part of makes the number less sure."""
     it = account()

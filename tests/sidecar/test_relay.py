@@ -50,9 +50,10 @@ async def test_usage_is_asked_for_and_hidden_again():
     """A client that did not ask for usage sees the stream that it would have seen, fingerprint and all; the record has the counts."""
     script = [stream_head(), chunked(*WITH_USAGE.splitlines(keepends=True))]
     async with scripted(script) as engine, sidecar(engine.url, comment=False) as front:
-        raw = await front.send(post("/v1/chat/completions", STREAM))
+        raw = await front.send(post("/v1/chat/completions", STREAM, "Accept-Encoding: gzip"))
         assert body_of(raw) == WITHOUT_USAGE
         assert b'"include_usage":true' in engine.requests[0]
+        assert b"accept-encoding" not in engine.requests[0].lower()  # in a compressed stream nothing could be hidden
         (record,) = await front.records(1)
         assert (record.facts.output_tokens, record.facts.output_source) == (2, TokenSource.USAGE)
 
