@@ -11,6 +11,7 @@ from perjoule.sidecar.work import Work
 SHARE_ERROR = 0.10
 # Of a window in which a request began or ended: when the window itself began and ended is known to half a poll (10 of 100 ms).
 EDGE_ERROR = 0.10
+OPEN_ERROR = 0.20  # of what a charge that is not settled yet adds for windows that have not been divided
 
 
 @dataclass(slots=True)
@@ -82,5 +83,5 @@ class Account:
             status, method, source, settled, boundary=boundary, devices=devices, energy_uj=energy_uj,
             active_uj=self.active_uj + open_active_uj if idle_known else None, prefill_uj=prefill_uj, decode_uj=energy_uj - prefill_uj,
             steady_uj=self.steady_uj, steady_ns=self.steady_ns,
-            uncertainty_uj=round(hypot(SHARE_ERROR * self.shared_uj, self.edge_uj, open_uj)), windows=self.windows,
+            uncertainty_uj=round(hypot(SHARE_ERROR * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj)), windows=self.windows,
             concurrency_mean=self.concurrency_mean)

@@ -30,6 +30,7 @@ class Board:
         self.waiting: deque[Window] = deque()
         self.divided_ns: int | None = None
         self.steady = SteadyStateDetector(max_num_seqs)
+        self.weight_per_ns = 0.0  # of all requests, in the last window that was shared
         self._idle_w: deque[float] = deque(maxlen=IDLE_WINDOWS)
 
     def add(self, reading: Reading) -> None:

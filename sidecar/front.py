@@ -84,7 +84,8 @@ class Relayed:
         self.keep_alive = keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        return None
+        """Before the next request is served the client must have room again: who asks and never reads is not served ahead."""
+        await request.protocol._drain_helper()
 
     async def write_eof(self) -> None:
         return None

@@ -140,8 +140,11 @@ class Meter:
             drawn = board.undivided(account.begin_ns, t_ns)
             if not drawn.shared_uj:
                 continue
-            weights = weigh([a.work for a in self._open.values()], max(board.divided_ns or 0, account.begin_ns), t_ns, self.pace)
-            mine, whole = next(w.total for w in weights if w.work is account.work), sum(w.total for w in weights)
+            since_ns = max(board.divided_ns or 0, account.begin_ns)
+            mine = weigh([account.work], since_ns, t_ns, self.pace)[0].total
+            # The others weigh what all did in the last window: weighing each of them anew would cost each end of a request
+            # time in proportion to those in flight, for a median difference of 0.2 % (on recordings of an H200).
+            whole = mine if len(self._open) == 1 else max(mine, round(board.weight_per_ns * (t_ns - since_ns)))
             open_uj += drawn.shared_uj * mine // whole
             open_active_uj += drawn.active_uj * mine // whole
         alive = all((board.timeline.changed_ns or -SILENCE_NS) > t_ns - SILENCE_NS for board in self.boards)
@@ -192,6 +195,7 @@ class Meter:
         busy_ns = self._busy_between(t0_ns, t1_ns)
         if not busy_ns:
             self.balance.idle_uj += window.energy_uj
+            board.weight_per_ns = 0.0
             board.steady.feed(Activity(t0_ns, t1_ns, 0, 0))
             if not window.gap:
                 board.saw_idle(window)
@@ -209,6 +213,7 @@ class Meter:
         totals = [weight.total for weight in weights]
         inside_ns = [min(a.work.end_ns or t1_ns, t1_ns) - max(a.begin_ns, t0_ns) for a in accounts]
         is_steady = board.steady.feed(Activity(t0_ns, t1_ns, sum(inside_ns), sum(w.decode for w in weights))) is Phase.STEADY
+        board.weight_per_ns = sum(totals) / (t1_ns - t0_ns)
         parts, active_parts = apportion(split.shared_uj, totals), apportion(split.active_uj, totals)
         for account, weight, ran_ns, part_uj, active_uj in zip(accounts, weights, inside_ns, parts, active_parts, strict=True):
             account.add(weight, part_uj, active_uj, steady_ns=ran_ns if is_steady else 0, alone=len(accounts) == 1,
