@@ -14,8 +14,8 @@ from perjoule import __version__
 from perjoule.sidecar import config as settings
 
 USAGE_ERROR = 2
-NOT_BUILT = ("replay", "compare", "ledger", "accuracy", "calibration", "estimate", "bench", "meter")
-PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run"}
+NOT_BUILT = ("replay", "compare", "ledger", "calibration", "estimate", "bench", "meter")
+PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings.add_flags(serve)
     commands.add_parser("demo", help="see it work: an embedded engine, the sidecar, a few dozen requests", add_help=False)
     commands.add_parser("probe", help="can the joules of this machine be trusted?", add_help=False)
+    commands.add_parser("accuracy", help="how far are the shares from measured Shapley values?", add_help=False)
     if args and args[0] in NOT_BUILT:
         return _refuse(f"perjoule {args[0]}: not built yet")
     if args and args[0] in PROGRAMS:

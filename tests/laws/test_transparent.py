@@ -1,4 +1,4 @@
-"""Law 2, Transparent: the client gets the engine's bytes, whatever they are and however they are cut, and only what was asked for beside."""
+"""Law 2, Transparent: the client gets the engine's bytes, whatever they are and however they are cut."""
 
 import asyncio
 import re
@@ -17,7 +17,8 @@ STREAM, ASKED = b'{"stream":true}', b'{"stream":true,"stream_options":{"include_
 PATHS = ["/v1/chat/completions", "/v1/models", "/anything?at=all"]
 
 words = st.sampled_from([b"data: ", b"data:", b"[DONE]", b"data: [DONE]\n\n", b'{"choices":[{"delta":{"content":"\xc3\xbc"},', b'"usage":{',
-                         b'"finish_reason":"stop"}]}', b'"finish_reason":null}]}', b"\n", b"\n\n", b"\r\n", b"\r", b": keep-alive\n\n", b"event: error\n"])
+                         b'"finish_reason":"stop"}]}', b'"finish_reason":null}]}', b"\n", b"\n\n", b"\r\n", b"\r", b": keep-alive\n\n",
+                         b"event: error\n"])
 pieces = st.lists(st.one_of(words, words, st.binary(min_size=1, max_size=40)), max_size=20)
 framings = st.sampled_from(["length", "chunked", "close"])
 types = st.sampled_from([b"text/event-stream", b"application/json", b"image/png"])
@@ -26,7 +27,8 @@ types = st.sampled_from([b"text/event-stream", b"application/json", b"image/png"
 def script(parts, framing, content_type, pauses):
     """An engine's answer with these parts as its body, written in as many goes."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: " + content_type + b"\r\n"
-    head += {"length": b"content-length: %d\r\n" % sum(map(len, parts)), "chunked": b"transfer-encoding: chunked\r\n", "close": b""}[framing]
+    length = sum(map(len, parts))
+    head += {"length": b"content-length: %d\r\n" % length, "chunked": b"transfer-encoding: chunked\r\n", "close": b""}[framing]
     body = [chunked(part)[:-5] for part in parts] if framing == "chunked" else parts
     steps = [head + b"\r\n", *body, *([b"0\r\n\r\n"] if framing == "chunked" else []), *([CUT] if framing == "close" else [])]
     return [s for step in steps for s in ([step] if step is CUT or not pauses else [PAUSE, step])]

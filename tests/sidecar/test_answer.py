@@ -1,6 +1,7 @@
 """One answer as the client gets it, without a socket: bytes in, bytes out."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -99,7 +100,8 @@ def test_the_engine_s_trailers_are_kept():
     assert it.close() == b"0\r\ngrpc-status: 0\r\n\r\n"
 
 
-@pytest.mark.parametrize(("http11", "known", "closes"), [(True, True, False), (True, False, False), (False, True, False), (False, False, True)])
+@pytest.mark.parametrize(("http11", "known", "closes"), [(True, True, False), (True, False, False), (False, True, False),
+                                                        (False, False, True)])
 def test_only_http_1_0_without_a_length_ends_with_the_connection(http11, known, closes):
     """And then the connection cannot serve another request."""
     it = answer(metered=False, http11=http11)
@@ -134,7 +136,7 @@ def test_however_it_is_cut_the_body_is_the_engine_s(body, cuts, held, http11, kn
     it = answer(headers=held, http11=http11)
     edges = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
     out = it.open(head(b"image/png", length=len(body) if known else None, chunked=not known))
-    out += b"".join(it.feed(body[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    out += b"".join(it.feed(body[a:b]) for a, b in pairwise(edges))
     first, _, rest = (out + it.close()).partition(b"\r\n\r\n")
     assert (unchunked(rest)[0] if b"chunked" in first else rest) == body
 

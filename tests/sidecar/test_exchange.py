@@ -41,16 +41,16 @@ async def test_a_reader_that_was_slow_for_a_while_gets_everything():
 
 async def test_a_slow_reader_holds_up_nobody_else():
     """While one client takes nothing, another one's stream goes through."""
-    async with scripted([stream_head(), *[LARGE] * 300, b"0\r\n\r\n"], [stream_head(), chunked(FRAME)]) as engine:
-        async with sidecar(engine.url, comment=False) as front:
-            _, writer = await asyncio.open_connection("127.0.0.1", front.port)
-            writer.transport.pause_reading()
-            writer.write(post(CHAT, STREAM))
-            async with asyncio.timeout(10):
-                while not engine.requests:
-                    await asyncio.sleep(0.01)
-            assert body_of(await front.send(post(CHAT, STREAM))) == FRAME
-            writer.close()
+    large, small = [stream_head(), *[LARGE] * 300, b"0\r\n\r\n"], [stream_head(), chunked(FRAME)]
+    async with scripted(large, small) as engine, sidecar(engine.url, comment=False) as front:
+        _, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.transport.pause_reading()
+        writer.write(post(CHAT, STREAM))
+        async with asyncio.timeout(10):
+            while not engine.requests:
+                await asyncio.sleep(0.01)
+        assert body_of(await front.send(post(CHAT, STREAM))) == FRAME
+        writer.close()
 
 
 @pytest.mark.parametrize("size", [1_000_000, 40_000])

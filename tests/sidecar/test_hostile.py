@@ -123,11 +123,11 @@ async def test_t9_an_engine_that_hangs_up_after_each_answer_is_never_seen():
 async def test_t13_t14_t24_hidden_usage_leaves_no_trace_however_the_stream_is_cut():
     """Cut at every byte into reads of its own, and glued together: no usage frame, and the fingerprint back in its frame."""
     byte_by_byte = [step for i in range(len(WITH_USAGE)) for step in (PAUSE, chunked(WITH_USAGE[i:i + 1])[:-5])]
-    async with scripted([stream_head(), *byte_by_byte, b"0\r\n\r\n"], [stream_head() + chunked(WITH_USAGE)]) as engine:
-        async with sidecar(engine.url, comment=False) as front:
-            for _ in range(2):
-                assert body_of(await front.send(post(CHAT, STREAM))) == WITHOUT_USAGE
-            assert [record.facts.output_tokens for record in await front.records(2)] == [2, 2]
+    cut, glued = [stream_head(), *byte_by_byte, b"0\r\n\r\n"], [stream_head() + chunked(WITH_USAGE)]
+    async with scripted(cut, glued) as engine, sidecar(engine.url, comment=False) as front:
+        for _ in range(2):
+            assert body_of(await front.send(post(CHAT, STREAM))) == WITHOUT_USAGE
+        assert [record.facts.output_tokens for record in await front.records(2)] == [2, 2]
 
 
 @pytest.mark.parametrize("ends", [b"\r\n", b"\r"], ids=["crlf", "cr"])
@@ -162,11 +162,11 @@ async def test_t15_t16_nothing_is_asked_where_asking_would_change_the_answer(bod
 
 async def test_t18_no_tokens_is_a_count():
     """A usage of 0 is what the engine counted, not a usage that is missing."""
-    async with scripted([answer(b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}')]) as engine:
-        async with sidecar(engine.url) as front:
-            await front.send(post(CHAT, INFER))
-            (record,) = await front.records(1)
-            assert (record.facts.output_tokens, record.facts.output_source) == (0, TokenSource.USAGE)
+    whole = answer(b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}')
+    async with scripted([whole]) as engine, sidecar(engine.url) as front:
+        await front.send(post(CHAT, INFER))
+        (record,) = await front.records(1)
+        assert (record.facts.output_tokens, record.facts.output_source) == (0, TokenSource.USAGE)
 
 
 async def test_t27_an_error_inside_a_stream_is_an_error():
@@ -240,15 +240,15 @@ async def test_t33_pipelined_requests_are_answered_in_their_order():
 async def test_t34_fields_that_are_for_this_hop_stay_on_it():
     """What `Connection` nominates, and every hop-by-hop field, is not for the engine; nor are the engine's for the client."""
     ours = ("Connection: X-Secret", "X-Secret: 1", "Keep-Alive: 5", "Proxy-Authorization: x", "TE: trailers", "X-Kept: 1")
-    async with scripted([answer(b"{}", "connection: x-hop", "x-hop: 1", "keep-alive: timeout=5", "x-kept: 1")]) as engine:
-        async with sidecar(engine.url) as front:
-            raw = await front.send(post(CHAT, INFER, *ours))
-            for name in (b"x-secret", b"connection:", b"keep-alive:", b"proxy-authorization:", b"te:"):
-                assert b"\r\n" + name not in engine.requests[0].lower()
-            assert b"\r\nX-Kept: 1" in engine.requests[0]
-            assert b"\r\nx-kept: 1" in raw
-            assert b"x-hop" not in raw
-            assert b"timeout=5" not in raw
+    theirs = answer(b"{}", "connection: x-hop", "x-hop: 1", "keep-alive: timeout=5", "x-kept: 1")
+    async with scripted([theirs]) as engine, sidecar(engine.url) as front:
+        raw = await front.send(post(CHAT, INFER, *ours))
+        for name in (b"x-secret", b"connection:", b"keep-alive:", b"proxy-authorization:", b"te:"):
+            assert b"\r\n" + name not in engine.requests[0].lower()
+        assert b"\r\nX-Kept: 1" in engine.requests[0]
+        assert b"\r\nx-kept: 1" in raw
+        assert b"x-hop" not in raw
+        assert b"timeout=5" not in raw
 
 
 async def test_t34_an_upgrade_to_h2c_is_not_asked_for():
@@ -264,9 +264,9 @@ async def test_t34_an_upgrade_to_h2c_is_not_asked_for():
 
 async def test_t34_an_engine_that_switches_protocols_unasked_is_an_error():
     """101 out of the blue is a 502, not a tunnel."""
-    async with scripted([b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\nPRI"]) as engine:
-        async with sidecar(engine.url) as front:
-            assert (await front.send(post(CHAT, INFER))).startswith(b"HTTP/1.1 502 ")
+    switches = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\nPRI"
+    async with scripted([switches]) as engine, sidecar(engine.url) as front:
+        assert (await front.send(post(CHAT, INFER))).startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])

@@ -55,7 +55,8 @@ class Bench:
     def end(self, name, output_tokens=None, status=200):
         source = TokenSource.USAGE if output_tokens is not None else None
         self._keep(self.meter.end(name, self.now_ms * MS, RequestFacts(
-            name, name, 0, 0, Outcome.COMPLETED, "chat.completions", "vllm", True, status, output_tokens=output_tokens, output_source=source)))
+            name, name, 0, 0, Outcome.COMPLETED, "chat.completions", "vllm", True, status, output_tokens=output_tokens,
+            output_source=source)))
 
     def charge(self, name):
         return self.settled[name][1].charge
