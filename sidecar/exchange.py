@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from perjoule.sidecar.answer import Additions, Answer
 from perjoule.sidecar.front import Downstream, error_answer
@@ -22,15 +22,22 @@ UNKNOWN = Charge(Status.UNAVAILABLE, "", "", settled=False)  # what is said wher
 logger = logging.getLogger("perjoule")
 
 
+class Desk(Protocol):
+    """Where settled records go, and where failures of metering are counted."""
+
+    def deliver(self, records: list[EnergyRecord]) -> None: ...
+    def metering_failed(self) -> None: ...
+
+
 class Exchange:
     """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
 
-    __slots__ = ("_answer", "_client", "_late", "_records", "_settled", "_slow_after_s", "_slow_timer", "_unseen", "_wait_settled",
+    __slots__ = ("_answer", "_client", "_desk", "_late", "_settled", "_slow_after_s", "_slow_timer", "_unseen", "_wait_settled",
                  "_watch", "begun", "connection", "done", "failure", "over")
 
     def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, keep_alive: bool,
-                 slow_after_s: float, records: Callable[[list[EnergyRecord]], None]) -> None:
-        self._client, self._watch, self._records, self._slow_after_s = client, watch, records, slow_after_s
+                 slow_after_s: float, desk: Desk) -> None:
+        self._client, self._watch, self._desk, self._slow_after_s = client, watch, desk, slow_after_s
         record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
         self._answer = Answer(additions, self._charge if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive)
         self._wait_settled = additions.wait_settled and watch is not None
@@ -164,10 +171,11 @@ class Exchange:
     # the watch, which may fail without harm to the traffic (law 5)
 
     def _safely(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        """What `call` answers; None, and a word in the log, if it raises."""
+        """What `call` answers; None, counted and said in the log, if it raises."""
         try:
             return call(*args, **more)
         except Exception:
+            self._desk.metering_failed()
             logger.exception("metering a request failed; its traffic goes on")
             return None
 
@@ -200,7 +208,7 @@ class Exchange:
     def _end_watch(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> None:
         self._look()
         if self._watch is not None:
-            self._safely(self._records, self._safely(self._watch.end, t_ns, outcome, error_type) or [])
+            self._safely(self._desk.deliver, self._safely(self._watch.end, t_ns, outcome, error_type) or [])
 
     # inside
 

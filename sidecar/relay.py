@@ -47,6 +47,11 @@ class Relay:
     engine: str = "unknown"
     draining: bool = False
     active: int = field(default=0, init=False)
+    metering_failures: int = field(default=0, init=False)
+
+    def metering_failed(self) -> None:
+        """Exchange.Desk: a request could not be metered, or not to its end; its record may be lost."""
+        self.metering_failures += 1
 
     async def handle(self, request: web.BaseRequest) -> Any:
         """One request of one client, to the end of its answer."""
@@ -82,7 +87,7 @@ class Relay:
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
             watch = Watch(self.meter, endpoint, asked, identity, self.engine, t_ns, unix_ns)
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
-                            slow_after_s=self.config.slow_reader_s, records=self.deliver)
+                            slow_after_s=self.config.slow_reader_s, desk=self)
         head = heads.request_head(method, self.upstream.prefix + _origin_form(target), headers, len(body), drop=frozenset(drop), add=add)
         try:
             await self._run(exchange, head + body, is_head=method == "HEAD")

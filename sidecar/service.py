@@ -125,7 +125,14 @@ class Service:
         deadline = time.monotonic() + LAST_RECORDS_S
         while self.meter.unsettled and time.monotonic() < deadline:
             await asyncio.sleep(TICK_S)
-        self.deliver(self.meter.tick(time.monotonic_ns() + 2 * SILENCE_NS))
+        self._advance(time.monotonic_ns() + 2 * SILENCE_NS)
+
+    def _advance(self, t_ns: int) -> None:
+        try:
+            self.deliver(self.meter.tick(t_ns))
+        except Exception:  # law 5: traffic, and an orderly end, do not need the meter
+            self.relay.metering_failed()
+            logger.exception("the meter failed")
 
     def _asked_to_stop(self) -> None:
         self._at_once = self._stop.is_set()  # asked twice
@@ -134,10 +141,7 @@ class Service:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            try:
-                self.deliver(self.meter.tick(time.monotonic_ns()))
-            except Exception:  # law 5: traffic does not need the meter
-                logger.exception("the meter failed")
+            self._advance(time.monotonic_ns())
 
     async def _find_engine(self) -> None:
         """Ask the upstream what it is until it answers; traffic flows meanwhile."""

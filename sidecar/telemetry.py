@@ -119,6 +119,7 @@ UNATTRIBUTED_JOULES = Metric("perjoule_energy_unattributed_joules_total", Kind.C
 
 POWER_WATTS = Metric("perjoule_power_watts", Kind.GAUGE, "Power of the boards now", _LEDGER)
 IN_FLIGHT = Metric("perjoule_requests_in_flight", Kind.GAUGE, "Requests between arrival and end")
+METERING_FAILURES = Metric("perjoule_metering_failures_total", Kind.COUNTER, "Failures of the meter; a record may be lost by one")
 SAMPLER_READS = Metric("perjoule_sampler_reads_total", Kind.COUNTER, "Successful reads of the energy counter")
 SAMPLER_ERRORS = Metric("perjoule_sampler_errors_total", Kind.COUNTER, "Failed reads of the energy counter")
 OUTBOX_PENDING = Metric("perjoule_outbox_pending_records", Kind.GAUGE, "Records that wait to be stored", ("sink",))
@@ -127,5 +128,5 @@ OUTBOX_DROPPED = Metric("perjoule_outbox_dropped_records_total", Kind.COUNTER,
                         "Records lost because the sink failed for too long", ("sink",))
 
 METRICS = (REQUESTS, REQUEST_JOULES, TOKENS, DURATION, FIRST_TOKEN, MEASURED_JOULES, REQUESTS_JOULES, IDLE_JOULES,
-           UNATTRIBUTED_JOULES, POWER_WATTS, IN_FLIGHT, SAMPLER_READS, SAMPLER_ERRORS, OUTBOX_PENDING, OUTBOX_STORED,
+           UNATTRIBUTED_JOULES, POWER_WATTS, IN_FLIGHT, METERING_FAILURES, SAMPLER_READS, SAMPLER_ERRORS, OUTBOX_PENDING, OUTBOX_STORED,
            OUTBOX_DROPPED)
