@@ -150,7 +150,7 @@ def test_the_rest_is_looked_up_at_each_scrape():
 
 def everything():
     """Metrics in which each one has a sample."""
-    looked_up = ("perjoule_sampler", "perjoule_outbox", "perjoule_power", "perjoule_requests_in")
+    looked_up = ("perjoule_sampler", "perjoule_outbox", "perjoule_power", "perjoule_requests_in", "perjoule_metering")
     reads = {metric: lambda labels=metric.labels: {tuple("x" for _ in labels): 1.0} for metric in telemetry.METRICS
              if metric.name.startswith(looked_up)}
     metrics = PrometheusMetrics(balance=lambda: Account(3, 1, 1, 1), source="nvml", status=Status.MEASURED, reads=reads)
