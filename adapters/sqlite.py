@@ -35,8 +35,8 @@ PRUNE_ROWS = 500  # deleted in one transaction, so that other workers' commits w
 NS_PER_DAY = 86_400 * NS_PER_S
 
 
-class LedgerError(Exception):
-    """A file that cannot be the ledger; the text says why, for a person."""
+class LedgerError(OSError):
+    """A file that cannot be the ledger, or cannot be read now; the text says why, for a person."""
 
 
 class SqliteLedger:
@@ -55,19 +55,21 @@ class SqliteLedger:
         self._days = days
         self._most_bytes = megabytes * 1_000_000
         self._now_unix_ns = now_unix_ns
+        self._busy_s = busy_s
         self._since_pruned = PRUNE_EVERY  # the first put prunes what an earlier run has left
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
-            self._open()
-        except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"ledger {path}: {error}") from error
+        self._open()
 
     def put(self, records: Sequence[EnergyRecord]) -> None:
         """Keep these records; one that is already there stays as it is.
 
-        Raises sqlite3.Error (full disk, locked file), and then has kept none of them.
+        Raises sqlite3.Error (full disk, locked file), and then has kept none of them; LedgerError where the file was
+        deleted or replaced: a new one is opened in its place, so that the next put may succeed.
         """
+        if self._file is None or self._file != self._file_there():
+            self._writer.close()
+            self._open()
+            raise LedgerError(f"ledger {self._path}: the file was deleted or replaced, and its records with it;"
+                              " a new one is begun")
         with _transaction(self._writer):
             self._writer.executemany(INSERT, map(_row, records))
         self._since_pruned += len(records)
@@ -119,6 +121,26 @@ class SqliteLedger:
         return [{**row, "statuses": sorted(filter(None, (row["statuses"] or "").split(",")))} for row in rows]
 
     def _open(self) -> None:
+        self._file: tuple[int, int] | None = None  # until it is known to be ours
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except LedgerError:
+            raise
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerError(f"ledger {self._path}: {error}") from error
+        self._file = self._file_there()
+
+    def _file_there(self) -> tuple[int, int] | None:
+        """Which file is at the path now: writing into one that was deleted succeeds, and keeps nothing."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _prepare(self) -> None:
         if not self._is_new():
             self._check()
         self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -161,11 +183,15 @@ class SqliteLedger:
         return int(self._writer.execute(statement).fetchone()[0])
 
     def _ask(self, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
-        """Rows of a query, through a connection of its own that cannot write: any thread may ask."""
-        with closing(sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)) as reader:
-            cursor = reader.execute(statement, values)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+        """Rows of a query, through a connection of its own that cannot write: any thread may ask. Raises LedgerError."""
+        location = f"{self._path.resolve().as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(location, uri=True, timeout=BUSY_S)) as reader:
+                cursor = reader.execute(statement, values)
+                names = [column[0] for column in cursor.description]
+                return [dict(zip(names, row, strict=True)) for row in cursor]
+        except sqlite3.Error as error:
+            raise LedgerError(f"ledger {self._path}: {error}") from error
 
 
 @contextmanager

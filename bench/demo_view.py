@@ -1,10 +1,12 @@
 """How the demo looks on a terminal: a live table while requests run, then what each of them cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -25,12 +27,16 @@ def live_view(visits: Sequence[Visit], balance: Mapping[str, Any],
     so_far_j = {f"/energy/{one['record_id']}": one["energy_joules_so_far"] for one in running}
     begun = [visit for visit in visits if visit.begun]
     flying, ended = [v for v in begun if not v.ended], [v for v in begun if v.ended]
-    table = _table("request", "what", "tokens out>", "simulated joules>", "")
-    for visit in (flying + ended[::-1])[:LIVE_ROWS]:
-        record = visit.record
-        spent_j = record["energy_joules"] if record else so_far_j.get(visit.record_path or "")
-        table.add_row(visit.request_id, visit.kind, str(visit.tokens or ""), _number(spent_j, 2), _state(visit),
-                      style="dim" if record else "")
+    shown = (flying + ended[::-1])[:LIVE_ROWS]
+    spent_j = [visit.record["energy_joules"] if visit.record else so_far_j.get(visit.record_path or "")
+               for visit in shown]
+    table = Columns({
+        "request": [visit.request_id for visit in shown],
+        "what": [visit.kind for visit in shown],
+        "tokens out>": [str(visit.tokens or "") for visit in shown],
+        "simulated joules>": [_number(j, 2) for j in spent_j],
+        "": [_state(visit) for visit in shown],
+    }, spare=("request", ""), dim=[visit.record is not None for visit in shown])
     count = Text(f"{len(ended)} of {len(visits)} done, {len(flying)} in flight", "bold")
     view = Group(table, count, _account(balance))
     return Group(Rule("perjoule demo: every joule here is simulated"), Padding(view, (0, 2)))
@@ -48,13 +54,32 @@ def summary(told: Mapping[str, Any]) -> RenderableType:
     return Group(*(one for title, part in parts.items() for one in (Rule(title), Padding(part, (0, 2)))))
 
 
-def _table(*columns: str) -> Table:
-    """Columns whose heads end with > are numbers."""
-    table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
-    for head in columns:
-        table.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left", no_wrap=True,
-                         style="bold" if "joules>" in head else "")
-    return table
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table whose cells are shown whole: where it is too wide, the `spare` columns are left out, the first one first.
+    Columns whose heads end with > are numbers."""
+
+    cells: Mapping[str, Sequence[RenderableType]]
+    spare: Sequence[str]
+    dim: Sequence[bool] | None = None  # which rows are
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """The widest table that fits."""
+        for left_out in range(len(self.spare) + 1):
+            table = self._table(self.spare[:left_out])
+            if Measurement.get(console, options.update(max_width=console.width * 9), table).maximum <= options.max_width:
+                break
+        yield table
+
+    def _table(self, left_out: Sequence[str]) -> Table:
+        table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+        kept = {head: column for head, column in self.cells.items() if head not in left_out}
+        for head in kept:
+            table.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left", no_wrap=True,
+                             style="bold" if "joules>" in head else "")
+        for number, row in enumerate(zip(*kept.values(), strict=True)):
+            table.add_row(*row, style="dim" if self.dim and self.dim[number] else "")
+        return table
 
 
 def _state(visit: Visit) -> str:
@@ -65,27 +90,37 @@ def _state(visit: Visit) -> str:
     return "settling" if visit.ended else "answering" if visit.tokens else "sent"
 
 
-def _requests(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("request", "what", "in>", "out>", "outcome", "joules>", "±>", "J/token>", "truth>", "off>")
-    for row in rows:
-        known = row["energy_uj"] is not None and row["true_uj"]
-        off = f"{row['energy_uj'] / row['true_uj'] - 1:+.0%}" if known else ""
-        table.add_row(row["request_id"], row["kind"], _number(row["input_tokens"], 0), _number(row["output_tokens"], 0),
-                      row["outcome"] or "failed", _j(row["energy_uj"]), _j(row["uncertainty_uj"]),
-                      _number(row["energy_per_output_token_joules"], 3), _j(row["true_uj"]), off)
-    return table
+def _requests(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    known = [row["energy_uj"] is not None and row["true_uj"] for row in rows]
+    return Columns({
+        "request": [row["request_id"] for row in rows],
+        "what": [row["kind"] for row in rows],
+        "in>": [_number(row["input_tokens"], 0) for row in rows],
+        "out>": [_number(row["output_tokens"], 0) for row in rows],
+        "outcome": [row["outcome"] or "failed" for row in rows],
+        "joules>": [_j(row["energy_uj"]) for row in rows],
+        "±>": [_j(row["uncertainty_uj"]) for row in rows],
+        "J/token>": [_number(row["energy_per_output_token_joules"], 3) for row in rows],
+        "truth>": [_j(row["true_uj"]) for row in rows],
+        "off>": [f"{row['energy_uj'] / row['true_uj'] - 1:+.0%}" if both else ""
+                 for row, both in zip(rows, known, strict=True)],
+    }, spare=("J/token>", "request", "in>", "outcome", "truth>", "off>", "out>"))
 
 
-def _kinds(kinds: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("what", "requests>", "in>", "out>", "joules>", "truth>", "J/token>", "of all joules", "")
+def _kinds(kinds: Sequence[Mapping[str, Any]]) -> Columns:
     sums_uj = [kind["requests"] * (kind["mean_energy_uj"] or 0) for kind in kinds]
-    for kind, sum_uj in zip(kinds, sums_uj, strict=True):
-        share = sum_uj / (sum(sums_uj) or 1)
-        table.add_row(kind["kind"], str(kind["requests"]), _number(kind["mean_input_tokens"], 0),
-                      _number(kind["mean_output_tokens"], 0), _j(kind["mean_energy_uj"]), _j(kind["mean_true_uj"]),
-                      _number(kind["energy_per_output_token_joules"], 3), Text("█" * round(share * BAR), "green"),
-                      f"{share:.0%}")
-    return table
+    shares = [sum_uj / (sum(sums_uj) or 1) for sum_uj in sums_uj]
+    return Columns({
+        "what": [kind["kind"] for kind in kinds],
+        "requests>": [str(kind["requests"]) for kind in kinds],
+        "in>": [_number(kind["mean_input_tokens"], 0) for kind in kinds],
+        "out>": [_number(kind["mean_output_tokens"], 0) for kind in kinds],
+        "joules>": [_j(kind["mean_energy_uj"]) for kind in kinds],
+        "truth>": [_j(kind["mean_true_uj"]) for kind in kinds],
+        "J/token>": [_number(kind["energy_per_output_token_joules"], 3) for kind in kinds],
+        "of all>": [f"{share:.0%}" for share in shares],
+        "": [Text("█" * round(share * BAR), "green") for share in shares],
+    }, spare=("", "in>", "out>", "truth>", "requests>"))
 
 
 def _account(balance: Mapping[str, Any]) -> Text:

@@ -7,8 +7,9 @@ from perjoule.sidecar.record import Charge, RequestFacts, Status
 from perjoule.sidecar.weighing import Weight
 from perjoule.sidecar.work import Work
 
-# One standard error of a shared window's share, from the distance of token-share to measured Shapley values (DESIGN section 4).
-SHARE_ERROR = 0.10
+# Of what was shared with others: how far token-share was from the truth for single requests, root mean square (0.12 on coalitions of
+# an H200, 0.3 in the demo's mix). A rough standard error, the same for every request; a calibrated one is to come.
+SHARE_ERROR = 0.25
 # Of a window in which a request began or ended: when the window itself began and ended is known to half a poll (10 of 100 ms).
 EDGE_ERROR = 0.10
 OPEN_ERROR = 0.20  # of what a charge that is not settled yet adds for windows that have not been divided
@@ -78,10 +79,13 @@ class Account:
         if best is Status.MEASURED:
             status = Status.PROVISIONAL if not settled else Status.MIXED if self.missed else Status.MEASURED
         energy_uj = self.energy_uj + open_uj
-        prefill_uj = self.prefill_uj + (open_uj if self.work.first_ns is None and self.work.visible else 0)
+        prefill_uj = None  # which phase the open window was cannot be told before it has been divided
+        if self.windows:
+            prefill_uj = self.prefill_uj + (open_uj if self.work.first_ns is None and self.work.visible else 0)
         return Charge(
             status, method, source, settled, boundary=boundary, devices=devices, energy_uj=energy_uj,
-            active_uj=self.active_uj + open_active_uj if idle_known else None, prefill_uj=prefill_uj, decode_uj=energy_uj - prefill_uj,
+            active_uj=self.active_uj + open_active_uj if idle_known else None, prefill_uj=prefill_uj,
+            decode_uj=None if prefill_uj is None else energy_uj - prefill_uj,
             steady_uj=self.steady_uj, steady_ns=self.steady_ns,
             uncertainty_uj=round(hypot(SHARE_ERROR * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj)), windows=self.windows,
             concurrency_mean=self.concurrency_mean)

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class RecordQueries(Protocol):
-    """Questions about stored records; they block. Times are of arrival, since inclusive and until exclusive."""
+    """Questions about stored records; they block. Times are of arrival, since inclusive and until exclusive.
+
+    All raise OSError while the records cannot be read.
+    """
 
     def get(self, any_id: str) -> dict[str, Any] | None:
         """The record of a record id or a request id."""
@@ -132,23 +135,27 @@ def _whole(given: Mapping[str, str], name: str, most: int, what: str) -> int | N
     text = given.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(most)) or not 0 < int(text) <= most:
         raise ValueError(f"{name}: got {text!r}, expected a whole number of {what} from 1 to {most}")
     return int(text)
 
 
 def _instant(given: Mapping[str, str], name: str) -> int | None:
-    """A Unix time in ns, from Unix seconds or ISO 8601 (UTC where it names no zone)."""
+    """A Unix time in ns that 64 bits hold (1678 to 2261), from Unix seconds or ISO 8601 (UTC where it names no zone)."""
     text = given.get(name)
     if text is None:
         return None
     try:
         instant = (datetime.fromtimestamp(int(text), UTC) if text.isascii() and text.isdigit()
                    else datetime.fromisoformat(text))
+        whole_s = calendar.timegm(instant.replace(tzinfo=instant.tzinfo or UTC).utctimetuple())
+        unix_ns = whole_s * NS_PER_S + instant.microsecond * 1_000
+        if unix_ns.bit_length() > 63:
+            raise OverflowError
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"{name}: got {text!r}, expected Unix seconds or a time as 2026-07-01T12:00:00Z") from None
-    whole_s = calendar.timegm(instant.replace(tzinfo=instant.tzinfo or UTC).utctimetuple())
-    return whole_s * NS_PER_S + instant.microsecond * 1_000
+        raise ValueError(f"{name}: got {text!r}, expected Unix seconds or a time as 2026-07-01T12:00:00Z,"
+                         " from 1678 to 2261") from None
+    return unix_ns
 
 
 @web.middleware
@@ -158,6 +165,9 @@ async def _errors_in_shape(request: web.Request,
         return await handler(request)
     except web.HTTPException as error:
         return _error(error.status, f"{request.method} {request.path}: {error.reason}", "invalid_request")
+    except OSError as error:
+        logger.warning("%s %s: %s", request.method, request.path, error)
+        return _error(503, str(error), "ledger_unavailable")
     except Exception as error:
         logger.exception("%s %s failed", request.method, request.path)
         return _error(500, f"{type(error).__name__}: {error}", "internal_error")

@@ -51,11 +51,12 @@ class Board:
         return quantiles(self._idle_w, n=4)[0] if len(self._idle_w) > 1 else self._idle_w[0] if self._idle_w else None
 
     def split(self, window: Window, busy_ns: int) -> Split:
-        """Part a window in which something ran for `busy_ns`; all of it is shared until the loaded idle is known."""
-        drawn_uj, idle_w = window.energy_uj, self.idle_w
+        """Part a window in which something ran for `busy_ns`. Until the loaded idle is known, each nanosecond counts the same."""
+        drawn_uj, span_ns, idle_w = window.energy_uj, window.t1_ns - window.t0_ns, self.idle_w
         if idle_w is None:
-            return Split(0, drawn_uj, 0)
-        idle_uj = min(drawn_uj, energy_uj(idle_w, window.t1_ns - window.t0_ns - busy_ns))
+            idle_uj = drawn_uj * (span_ns - busy_ns) // span_ns
+            return Split(idle_uj, drawn_uj - idle_uj, 0)
+        idle_uj = min(drawn_uj, energy_uj(idle_w, span_ns - busy_ns))
         shared_uj = drawn_uj - idle_uj
         return Split(idle_uj, shared_uj, max(0, shared_uj - energy_uj(idle_w, busy_ns)))
 

@@ -14,6 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "PERJOULE_"
+EVERYWHERE = {"0.0.0.0", "::", "localhost", "127.0.0.1", "::1"}  # noqa: S104  names by which this host reaches itself
+BOUNDS = {"max_num_seqs": (0, 1_000_000), "poll_ms": (1, 1000), "ledger_days": (1, 36_500), "ledger_mb": (1, 10_000_000),
+          "workers": (1, 1024), "max_body_mb": (1, 100_000), "connect_timeout_s": (0.001, 3600.0),
+          "slow_reader_s": (0.001, 86_400.0), "drain_s": (0.0, 86_400.0)}
 
 
 class ConfigError(ValueError):
@@ -26,8 +30,12 @@ def setting(default: Any, text: str, *, choices: Sequence[str] = (), metavar: st
 
 
 def state_folder() -> Path:
-    """Where durable state lives: `$XDG_STATE_HOME/perjoule`, else `~/.local/state/perjoule` (XDG Base Directory 0.8)."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "perjoule"
+    """Where durable state lives: `$XDG_STATE_HOME/perjoule`, else `~/.local/state/perjoule` (XDG Base Directory 0.8).
+    Raises ConfigError for a user without a home, as a container may have one."""
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "perjoule"
+    except RuntimeError as error:
+        raise ConfigError(f"no folder for state: {error} Name a file with --ledger, or set XDG_STATE_HOME") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +70,34 @@ class Config:
         """`listen` or `admin` as (host, port). Raises ConfigError."""
         text: str = getattr(self, name)
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
             raise ConfigError(f"--{name}: got {text!r}, expected HOST:PORT, e.g. 127.0.0.1:9000")
         return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  an empty host asks for every interface
 
     def checked(self) -> "Config":
         """Itself, if every setting can be used. Raises ConfigError."""
-        parts = urlsplit(self.upstream)
+        self._check_upstream()
+        self.address("admin")
+        for name, (least, most) in BOUNDS.items():
+            if not least <= getattr(self, name) <= most:  # refuses NaN, too
+                raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {least} to {most}")
+        return self
+
+    def _check_upstream(self) -> None:
+        if not self.upstream:
+            raise ConfigError("--upstream is required: the inference server to stand in front of, http://HOST:PORT")
+        try:
+            parts = urlsplit(self.upstream)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as error:
+            raise ConfigError(f"--upstream: got {self.upstream!r}, expected http://HOST:PORT: {error}") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--upstream: got {self.upstream!r}, expected http://HOST:PORT")
-        if parts.query or parts.fragment:
-            raise ConfigError(f"--upstream: got {self.upstream!r}, expected no query and no fragment")
-        self.address("listen")
-        self.address("admin")
-        for name in ("poll_ms", "ledger_days", "ledger_mb", "workers", "max_body_mb", "connect_timeout_s", "slow_reader_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected more than 0")
-        return self
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ConfigError("--upstream: got a URL with a user, a query or a fragment, expected http://HOST:PORT")
+        host, listening = self.address("listen")
+        if port == listening and (parts.hostname == host or {parts.hostname, host} <= EVERYWHERE):
+            raise ConfigError(f"--upstream: got {self.upstream!r}, which is where this sidecar itself would listen")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +133,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     known = {f.name: f.type for f in fields(Config)}
     for key in table:

@@ -104,11 +104,10 @@ class Meter:
         """Requests running now."""
         return self._running
 
-    @property
-    def power_w(self) -> float | None:
-        """What the boards draw now, None if that is not known."""
-        powers = [board.timeline.power_w for board in self.boards]
-        return sum(p for p in powers if p is not None) if any(p is not None for p in powers) else None
+    def power_w(self, t_ns: int) -> float | None:
+        """What the boards draw now, None if that is not known, or not any more."""
+        powers = [board.timeline.power_w for board in self.boards if self._is_alive(board, t_ns)]
+        return sum(power for power in powers if power is not None) if powers and None not in powers else None
 
     @property
     def running(self) -> list[Account]:
@@ -120,10 +119,9 @@ class Meter:
         """Requests that run or have ended and wait for their last window."""
         return len(self._open)
 
-    def is_settling(self, record_id: str) -> bool:
-        """Whether this request has ended and waits for its last window."""
-        account = self._open.get(record_id)
-        return account is not None and account.facts is not None
+    def settling(self, any_id: str) -> str | None:
+        """The record id of a request, named by it or by the client's request id, that has ended and waits for its last window."""
+        return next((a.record_id for a in reversed(self._ended) if a.facts and any_id in (a.record_id, a.facts.request_id)), None)
 
     def expected_prompt(self, record_id: str) -> int | None:
         """How many tokens the prompt is thought to have, from its bytes; None where there was no text."""
@@ -147,10 +145,16 @@ class Meter:
             whole = mine if len(self._open) == 1 else max(mine, round(board.weight_per_ns * (t_ns - since_ns)))
             open_uj += drawn.shared_uj * mine // whole
             open_active_uj += drawn.active_uj * mine // whole
-        alive = all((board.timeline.changed_ns or -SILENCE_NS) > t_ns - SILENCE_NS for board in self.boards)
+        alive = all(self._is_alive(board, t_ns) for board in self.boards)
         return self._charge(account, settled=False, alive=alive, open_uj=open_uj, open_active_uj=open_active_uj)
 
     # inside
+
+    @staticmethod
+    def _is_alive(board: Board, t_ns: int) -> bool:
+        """Whether its counter has moved lately."""
+        changed_ns = board.timeline.changed_ns
+        return changed_ns is not None and changed_ns > t_ns - SILENCE_NS
 
     def _count(self, t_ns: int) -> None:
         self._integral += self._running * (t_ns - self._integral_ns)

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+_MOST_TEXT = 256  # characters of a name or an id; what is kept must not grow with what was sent
+_MOST_WORD = 64
 _LAST_WORDS = frozenset({"message_stop", "message-end", "response.completed", "response.incomplete", "response.failed"})
 
 
@@ -23,10 +25,10 @@ def parsed(data: bytes) -> dict[str, Any] | None:
 
 
 def text_of(payload: dict[str, Any], name: str) -> str | None:
-    """A text that describes the whole response (`id`, `model`), wherever the dialect puts it."""
+    """The first 256 characters of a text that describes the whole response (`id`, `model`), wherever the dialect puts it."""
     for holder in (payload, payload.get("response"), payload.get("message")):
         if isinstance(holder, dict) and isinstance(value := holder.get(name), str) and value:
-            return value
+            return value[:_MOST_TEXT]
     return None
 
 
@@ -65,7 +67,7 @@ def error_type(payload: dict[str, Any]) -> str | None:
     for holder, name in ((error, "type"), (error, "code"), (payload, "error_type"), (payload, "code")):
         value = holder.get(name) if isinstance(holder, dict) else None
         if value and isinstance(value, str | int):
-            return str(value)[:64]
+            return str(value)[:_MOST_WORD]
     return "error"
 
 
@@ -92,4 +94,4 @@ def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _word(holder: dict[str, Any], name: str) -> str | None:
     value = holder.get(name)
-    return value if isinstance(value, str) and value else None
+    return value[:_MOST_WORD] if isinstance(value, str) and value else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from perjoule.sidecar.record import EnergyRecord
 
-CAPACITY = 10_000
+CAPACITY = 4096  # some 12 MB; older ones are asked of the ledger
 
 
 class Recent:

@@ -20,7 +20,7 @@ from perjoule.sidecar.exchange import Exchange
 from perjoule.sidecar.front import Downstream, Relayed, error_answer
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.recent import Recent
-from perjoule.sidecar.record import EnergyRecord
+from perjoule.sidecar.record import Charge, EnergyRecord
 from perjoule.sidecar.requests import Asked, ask_for_usage, read_request
 from perjoule.sidecar.telemetry import Header
 from perjoule.sidecar.trace_context import TraceContext, parse_traceparent
@@ -71,7 +71,10 @@ class Relay:
             return await self._answer_record(client, target[len("/energy/"):], keep_alive)
         if heads.first(headers, b"upgrade") is not None and b"websocket" in heads.tokens(headers, b"upgrade"):
             return self._refuse(client, 501, "WebSocket connections are not relayed yet; got an Upgrade to websocket")
-        body = await self._read(request, client)
+        try:
+            body = await self._read(request, client)
+        except ConnectionError:  # the client left in the middle of its request: nothing has begun
+            return Relayed(keep_alive=False)
         if body is None:
             return self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
         endpoint = endpoint_of(method, target)
@@ -92,8 +95,7 @@ class Relay:
         try:
             await self._run(exchange, head + body, is_head=method == "HEAD")
             if not exchange.over:
-                record = await self.recent.settled(watch.identity.record_id, SETTLE_LIMIT_S) if watch is not None else None
-                exchange.conclude(record.charge if record is not None else None)
+                exchange.conclude(await self._settled(watch) if watch is not None else None)
         except BaseException as error:
             exchange.fail("shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error")
             raise
@@ -120,6 +122,12 @@ class Relay:
                 exchange.refuse(failure)
                 return
             exchange.again()
+
+    async def _settled(self, watch: Watch) -> Charge | None:
+        """The charge to show to who waits for it: settled, or as settled as it is when the wait is over (a ledger in trouble)."""
+        record_id = watch.identity.record_id
+        record = await self.recent.settled(record_id, SETTLE_LIMIT_S) or self.recent.get(record_id)
+        return record.charge if record is not None else None
 
     async def _read(self, request: web.BaseRequest, client: Downstream) -> bytes | None:
         """The whole request body; None if it is larger than is allowed."""
@@ -175,8 +183,9 @@ class Relay:
     async def _answer_record(self, client: Downstream, record_id: str, keep_alive: bool) -> Relayed:
         """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled."""
         recent = self.recent.get(record_id)
-        if self.meter.is_settling(record_id) or (recent is not None and not recent.charge.settled):
-            recent = await self.recent.settled(record_id, SETTLE_LIMIT_S) or recent
+        settling = self.meter.settling(record_id) or (recent.facts.record_id if recent is not None and not recent.charge.settled else None)
+        if settling is not None:
+            recent = await self.recent.settled(settling, SETTLE_LIMIT_S) or self.recent.get(settling)
         found = recent.as_json() if recent is not None else await self.find_record(record_id)
         if found is None:
             text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"

@@ -8,6 +8,7 @@ import orjson
 
 from perjoule.sidecar.endpoints import Dialect, Endpoint
 
+_MOST_NAME = 256  # characters: a model's name becomes a label of metrics, the name of a span, a key of the ledger
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 _PROMPTS = ("messages", "prompt", "input", "inputs", "text", "query", "documents", "instructions", "system", "tools")
 _TEXT = frozenset({"content", "text", "output", "arguments", "function", "tool_calls", "reasoning", "thinking", "input",
@@ -45,7 +46,7 @@ def read_request(endpoint: Endpoint, body: bytes) -> Asked:
     streamed = asks.get("stream") is True or endpoint.name == "generate_stream"
     choices = (_positive(asks, "n") or 1) * _prompts(endpoint, asks)
     return Asked(
-        model=model if isinstance(model, str) else None,
+        model=model if isinstance(model, str) and len(model) <= _MOST_NAME else None,
         streamed=streamed,
         choices=choices,
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,

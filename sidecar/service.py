@@ -197,6 +197,10 @@ class Service:
                "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": failing}
         return self._seen_upstream and not self.relay.draining, why
 
+    def power_w(self) -> float | None:
+        """What the boards draw now, None if that is not known."""
+        return self.meter.power_w(time.monotonic_ns())
+
     def balance(self) -> dict[str, Any] | None:
         if self.counter is None:
             return None

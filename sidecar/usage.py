@@ -10,6 +10,9 @@ from typing import Any, TypeGuard
 
 from perjoule.sidecar.units import NS_PER_MS
 
+_MOST_TOKENS = 2**40  # beyond any request there will be, and millions of such counts still add up in 64 bits
+_MOST_QUEUE_NS = 2**62
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -69,15 +72,15 @@ def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return type(value) in (int, float) and 0 <= value < float("inf")
+def _is_amount(value: Any, most: int) -> TypeGuard[int | float]:
+    return type(value) in (int, float) and 0 <= value <= most
 
 
 def _tokens(counts: dict[str, Any], *names: str) -> int | None:
     """The first of `names` that is a whole number of tokens; Cohere writes them as floats."""
     for name in names:
         value = counts.get(name)
-        if _is_number(value) and value == value // 1:
+        if _is_amount(value, _MOST_TOKENS) and value == value // 1:
             return int(value)
     return None
 
@@ -95,4 +98,4 @@ def _queue_ns(payload: dict[str, Any]) -> int | None:
     """vLLM's `metrics.queue_time_ms`, in a body, a usage frame or a `response` object."""
     metrics = _inner(payload, "metrics") or _inner(_inner(payload, "response"), "metrics")
     waited_ms = metrics.get("queue_time_ms")
-    return round(waited_ms * NS_PER_MS) if _is_number(waited_ms) else None
+    return round(waited_ms * NS_PER_MS) if _is_amount(waited_ms, _MOST_QUEUE_NS // NS_PER_MS) else None

@@ -116,15 +116,20 @@ class Work:
         self.end_ns = t_ns
         if failed:
             self.prompt_left = 0
-        elif not self.visible:
+        elif self.first_ns is None:  # none of its tokens was seen: it hides them, or it left while its prompt was computed
             start_ns = max(self.begin_ns, self.frozen_ns)
-            done_ns = min(t_ns, start_ns + self.prefill_ns(prefill_per_s))
-            self.prefill.grow(start_ns, done_ns, self.prompt_left)
+            done_ns = start_ns + self.prefill_ns(prefill_per_s)
+            placed = self.prompt_left
+            if output_tokens is None and done_ns > t_ns:
+                placed = placed * (t_ns - start_ns) // (done_ns - start_ns)
+            done_ns = min(t_ns, done_ns)
+            self.prefill.grow(start_ns, done_ns, placed)
             self.prompt_left = 0
-            left = round(decode_per_s * self.choices * (t_ns - done_ns) / 1000) if output_tokens is None \
-                else output_tokens * MICRO - self.decode.total
-            self.decode.grow(done_ns, t_ns, left)
-        elif output_tokens is not None and self.first_ns is not None:
+            if output_tokens is not None:
+                self.decode.grow(done_ns, t_ns, output_tokens * MICRO - self.decode.total)
+            elif not self.visible:
+                self.decode.grow(done_ns, t_ns, round(decode_per_s * self.choices * (t_ns - done_ns) / 1000))
+        elif output_tokens is not None:
             self.decode.lift(max(self.frozen_ns, self.first_ns), t_ns, output_tokens * MICRO - self.decode.total)
 
     def prefill_ns(self, prefill_per_s: float) -> int:

@@ -38,7 +38,7 @@ def refused(command, folder):
 
 
 REFUSED = {
-    "no upstream": (["serve"], "--upstream: got ''"),
+    "no upstream": (["serve"], "--upstream is required"),
     "an upstream that is no URL": (["serve", "--upstream", "localhost:8000"], "--upstream: got 'localhost:8000'"),
     "two workers": ([*SERVE, "--workers", "2"], "not built yet: --workers 2"),
     "step-model": ([*SERVE, "--method", "step-model"], "not built yet: --method step-model"),

@@ -47,6 +47,7 @@ def _serve(config: settings.Config) -> int:
     from perjoule.sidecar.ports import UnavailableError
 
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("zeus").setLevel(logging.ERROR)  # what it did not find is said by us, in our words
     if config.workers != 1:
         return _refuse(f"perjoule serve: not built yet: --workers {config.workers} (expected 1)")
     if config.method != "token-share":
@@ -99,11 +100,11 @@ def _sinks(config: settings.Config) -> tuple[list[Any], Any]:
     if config.ledger != "off":
         from perjoule.adapters.sqlite import LedgerError, SqliteLedger
 
-        path = settings.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
         try:
+            path = settings.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
             ledger = SqliteLedger(path, config.ledger_days, config.ledger_mb)
             sinks.append(ledger)
-        except LedgerError as error:
+        except (LedgerError, settings.ConfigError) as error:
             if config.ledger != "auto":
                 raise settings.ConfigError(str(error)) from error
             logging.getLogger("perjoule").warning("no ledger, records are not kept: %s", error)  # a read-only root, say
@@ -132,7 +133,7 @@ def _metrics(service: Any) -> Any:
     }
     if counter is not None:
         provenance = (counter.name, counter.status)
-        reads[telemetry.POWER_WATTS] = lambda: {} if service.meter.power_w is None else {provenance: service.meter.power_w}
+        reads[telemetry.POWER_WATTS] = lambda: {} if (power := service.power_w()) is None else {provenance: power}
         reads[telemetry.SAMPLER_READS] = lambda: {(): sampler.reads}
         reads[telemetry.SAMPLER_ERRORS] = lambda: {(): sampler.errors}
     if counter is None:

@@ -35,10 +35,10 @@ def test_the_loaded_idle_is_learned_from_idle_windows():
     assert it.idle_w == pytest.approx(80)
 
 
-def test_until_the_idle_is_known_everything_is_shared():
-    """No power is made up for the part of a window in which nothing ran."""
+def test_until_the_idle_is_known_time_decides():
+    """Each nanosecond of a window counts the same: a request of 10 ms does not pay for 90 others."""
     split = board().split(window(400), 10 * MS)
-    assert (split.idle_uj, split.shared_uj, split.active_uj) == (0, 40_000_000, 0)
+    assert (split.idle_uj, split.shared_uj, split.active_uj) == (36_000_000, 4_000_000, 0)
 
 
 def test_a_half_idle_window_is_parted():

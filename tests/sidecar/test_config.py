@@ -43,7 +43,10 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path):
     ("comment = 1", r"comment: got 1, expected true or false"),
     ("pol_ms = 1", r"unknown setting 'pol_ms', expected one of admin, "),
     ("engine = \"vlm\"", r"engine: got 'vlm', expected one of auto, vllm"),
-    ("poll_ms = 0", r"--poll-ms: got 0, expected more than 0"),
+    ("poll_ms = 0", r"--poll-ms: got 0, expected 1 to 1000"),
+    ("drain_s = nan", r"--drain-s: got nan, expected 0.0 to"),
+    ("connect_timeout_s = inf", r"--connect-timeout-s: got inf, expected"),
+    ("max_num_seqs = -5", r"--max-num-seqs: got -5, expected 0 to"),
     ("listen = \"9000\"", r"--listen: got '9000', expected HOST:PORT"),
     ("upstream", r"not TOML"),
 ])
@@ -55,11 +58,33 @@ def test_a_bad_file_says_what_was_got_and_expected(tmp_path, text, said):
         load(flags("--config", str(file)), {})
 
 
-@pytest.mark.parametrize("upstream", ["", "127.0.0.1:8000", "ftp://a", "http://", "http://a:1?b=c"])
+@pytest.mark.parametrize("upstream", ["127.0.0.1:8000", "ftp://a", "http://", "http://a:1?b=c", "http://a:99999", "http://u:secret@a:1"])
 def test_an_upstream_must_be_a_url(upstream):
-    """The one setting that everybody has to give is checked before anything starts."""
-    with pytest.raises(ConfigError, match=r"--upstream: got .*, expected"):
+    """The one setting that everybody has to give is checked before anything starts, and a password is not repeated."""
+    with pytest.raises(ConfigError, match=r"--upstream: got .*, expected") as refused:
         Config(upstream=upstream).checked()
+    assert "secret" not in str(refused.value)
+
+
+def test_an_upstream_is_required():
+    """Who gives none is told so."""
+    with pytest.raises(ConfigError, match="--upstream is required"):
+        Config().checked()
+
+
+@pytest.mark.parametrize(("listen", "upstream"), [("127.0.0.1:9000", "http://127.0.0.1:9000"), ("0.0.0.0:9000", "http://localhost:9000"),
+                                                  ("[::1]:80", "http://[::1]"), ("10.0.0.1:9000", "http://10.0.0.1:9000")])
+def test_a_sidecar_does_not_stand_in_front_of_itself(listen, upstream):
+    """Each request would make another, without end."""
+    with pytest.raises(ConfigError, match="where this sidecar itself would listen"):
+        Config(upstream=upstream, listen=listen).checked()
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    """Bytes that are no UTF-8 are no TOML."""
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(flags("--config", str(tmp_path / "a.toml")), {})
 
 
 def test_a_variable_of_the_wrong_type_is_refused():

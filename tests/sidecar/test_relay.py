@@ -338,3 +338,40 @@ async def test_a_slow_reader_holds_back_its_own_stream_and_is_cut_off():
             await engine.closed.wait()
         writer.close()
         del reader
+
+
+async def test_a_client_that_leaves_while_uploading_is_no_error(caplog):
+    """It never asked for anything whole: no record, no traceback, nothing sent to the engine."""
+    async with scripted([answer(WHOLE)]) as engine, sidecar(engine.url) as front:
+        _, writer = await asyncio.open_connection("127.0.0.1", front.port)
+        writer.write(post("/v1/chat/completions", CHAT)[:-20])
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+        assert body_of(await front.send(post("/v1/chat/completions", CHAT))) == WHOLE
+        assert len(await front.records(1)) == len(engine.requests) == 1
+        assert not [line for line in caplog.records if line.levelname == "ERROR"]
+
+
+async def test_a_request_id_of_the_client_is_waited_for_too():
+    """GET /energy/{request-id} right after the end answers the settled record, by the client's id as by ours."""
+    async with scripted([answer(WHOLE)]) as engine, sidecar(engine.url) as front:
+        await asyncio.sleep(0.1)
+        await front.send(post("/v1/chat/completions", CHAT, "X-Request-Id: just-now"))
+        record = json.loads(body_of(await front.send(post("/energy/just-now", b"", method="GET"))))
+        assert (record["request_id"], record["settled"]) == ("just-now", True)
+
+
+async def test_a_ledger_in_trouble_hides_no_joules():
+    """Who waits for a settled value gets the known one, marked as not settled, when the ledger does not take records."""
+    async with scripted([answer(WHOLE)], [stream_head(), chunked(WITH_USAGE)]) as engine, sidecar(engine.url) as front:
+        front.service.recent._durable = True  # as with a ledger, but none that ever says that it has stored anything
+        await asyncio.sleep(0.1)
+        head = await front.send(post("/v1/chat/completions", CHAT, "X-Energy-Include: settled"))
+        assert re.search(rb"X-Energy-Joules: \d", head)
+        assert b"X-Energy-Status: provisional" in head
+        body = body_of(await front.send(post("/v1/chat/completions", ASKED, "X-Energy-Include: settled")))
+        energy = json.loads(COMMENT.search(body)[1])
+        assert (energy["settled"], energy["status"]) == (False, "provisional")
+        assert energy["energy_joules"] > 0

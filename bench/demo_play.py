@@ -1,0 +1,85 @@
+"""What happens in the demo: the engine and the sidecar start, the visits are made and watched, and all of it stops."""
+
+import asyncio
+import time
+from collections.abc import Collection
+from typing import Any
+
+import aiohttp
+from openai import AsyncOpenAI
+from rich.console import Console
+from rich.live import Live
+
+from perjoule.bench.child import FailedError, child
+from perjoule.bench.demo_report import report
+from perjoule.bench.demo_view import live_view
+from perjoule.bench.dialect import MODEL
+from perjoule.bench.visits import Visit, make, plan
+
+SPEED = 0.25  # slow motion: hundreds of tokens a second, which any laptop can follow
+MAX_NUM_SEQS = 16
+SETTLE_S = 5.0
+LOOK_S = 0.125
+
+
+async def play(requests: int, seed: int, console: Console) -> dict[str, Any]:
+    """Start everything, send that many requests, and report. Raises FailedError."""
+    begun = time.monotonic()
+    visits = plan(requests, seed)
+    engine_flags = ["--port", "0", "--seed", str(seed), "--speed", str(SPEED), "--max-num-seqs", str(MAX_NUM_SEQS)]
+    async with child("perjoule.bench.engine", *engine_flags) as engine:
+        serve = ["serve", "--upstream", engine["url"], "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger",
+                 "off", "--energy", f"simulated:{engine['url']}", "--max-num-seqs", str(MAX_NUM_SEQS)]
+        async with child("perjoule.main", *serve) as sidecar, aiohttp.ClientSession() as http:
+            async with AsyncOpenAI(base_url=sidecar["listen"] + "/v1", api_key="demo", max_retries=0) as client:
+                visiting = [asyncio.create_task(see(visit, client, http, sidecar["listen"])) for visit in visits]
+                try:
+                    await watch(visiting, visits, http, sidecar["admin"], console)
+                finally:  # nobody visits a sidecar that is being stopped
+                    for task in visiting:
+                        task.cancel()
+                    await asyncio.wait(visiting)
+            balance = await get(http, sidecar["admin"] + "/energy/balance")
+            truth = await get(http, engine["url"] + "/simulated/energy")
+    return report(visits, balance, truth["requests"]) | {"seconds": round(time.monotonic() - begun, 1)}
+
+
+async def see(visit: Visit, client: AsyncOpenAI, http: aiohttp.ClientSession, listen: str) -> None:
+    """Make one visit, then fetch its record once it is settled. What goes wrong is in `visit.failure`."""
+    await make(visit, client, MODEL)
+    give_up_s = time.monotonic() + SETTLE_S
+    try:
+        while visit.record_path and visit.record is None and time.monotonic() < give_up_s:
+            async with http.get(listen + visit.record_path) as response:
+                record = await response.json()
+            if response.status == 200 and record["settled"]:
+                visit.record = record
+            else:
+                await asyncio.sleep(LOOK_S)
+    except aiohttp.ClientError as error:
+        visit.failure = visit.failure or f"{type(error).__name__}: {error}"
+
+
+async def watch(visiting: Collection["asyncio.Task[None]"], visits: list[Visit], http: aiohttp.ClientSession, admin: str,
+                console: Console) -> None:
+    """Wait for the visits, and show them where somebody is looking. Raises FailedError."""
+    if console.is_terminal and not console.quiet:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            while not all(task.done() for task in visiting):
+                balance = await get(http, admin + "/energy/balance")
+                running = await get(http, admin + "/energy/in-flight")
+                live.update(live_view(visits, balance, running["requests"]), refresh=True)
+                await asyncio.wait(visiting, timeout=LOOK_S)
+    await asyncio.gather(*visiting)
+
+
+async def get(http: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    """A JSON object. Raises FailedError."""
+    try:
+        async with http.get(url) as response:
+            if response.status != 200:
+                raise FailedError(f"GET {url}: got status {response.status}: {await response.text()}")
+            answer: dict[str, Any] = await response.json()
+            return answer
+    except aiohttp.ClientError as error:
+        raise FailedError(f"GET {url}: {type(error).__name__}: {error}") from error
