@@ -1,17 +1,15 @@
 """How the demo looks on a terminal: a live table while requests run, then what each of them cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.measure import Measurement
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from perjoule.bench.columns import Columns
 from perjoule.bench.visits import Visit
 from perjoule.sidecar.units import UJ_PER_J
 
@@ -52,34 +50,6 @@ def summary(told: Mapping[str, Any]) -> RenderableType:
         "Now your own": Padding(Group(*_next(told)), (1, 0)),
     }
     return Group(*(one for title, part in parts.items() for one in (Rule(title), Padding(part, (0, 2)))))
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A table whose cells are shown whole: where it is too wide, the `spare` columns are left out, the first one first.
-    Columns whose heads end with > are numbers."""
-
-    cells: Mapping[str, Sequence[RenderableType]]
-    spare: Sequence[str]
-    dim: Sequence[bool] | None = None  # which rows are
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """The widest table that fits."""
-        for left_out in range(len(self.spare) + 1):
-            table = self._table(self.spare[:left_out])
-            if Measurement.get(console, options.update(max_width=console.width * 9), table).maximum <= options.max_width:
-                break
-        yield table
-
-    def _table(self, left_out: Sequence[str]) -> Table:
-        table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
-        kept = {head: column for head, column in self.cells.items() if head not in left_out}
-        for head in kept:
-            table.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left", no_wrap=True,
-                             style="bold" if "joules>" in head else "")
-        for number, row in enumerate(zip(*kept.values(), strict=True)):
-            table.add_row(*row, style="dim" if self.dim and self.dim[number] else "")
-        return table
 
 
 def _state(visit: Visit) -> str:

@@ -17,11 +17,12 @@ logger = logging.getLogger(__name__)
 
 
 class Outbox:
-    """Records on their way to one sink: taken at once, stored in order and in batches, tried again until it works.
+    """Records on their way to one sink: taken at once, stored in batches, in order unless some fail, and tried again.
 
-    `stored` and `dropped` count records; `failing` is the sink's last error while it fails, else None. A batch that
-    failed is given again whole, so a sink counts a record once by its id. This thread calls `on_stored` after each
-    batch, and closes the sink after the last.
+    `stored` and `dropped` count records; `failing` is the sink's last error while it fails, else None. What failed is
+    given again, so a sink counts a record once by its id. A record that the sink refuses while it takes others is
+    dropped, so that it does not stand in their way. This thread calls `on_stored` after each batch, and closes the sink
+    after the last.
     """
 
     def __init__(self, sink: RecordSink, capacity: int = 100_000,
@@ -62,15 +63,19 @@ class Outbox:
             self._wake.set()
 
     def close(self, timeout_s: float) -> None:
-        """Store what is waiting, for at most `timeout_s` seconds; what then remains is dropped and counted."""
+        """Store what is waiting, for at most `timeout_s` seconds; what then remains is dropped, counted and logged."""
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
         with self._counting:
             self._given_up.set()
-            self.dropped += self.pending
+            lost = self.pending
+            self.dropped += lost
             self._waiting.clear()
             self._batch = []
+        if lost:
+            logger.warning("%s: %d records are lost, not stored within %g s of closing: %s", self.name, lost, timeout_s,
+                           self.failing or "no answer yet")
 
     def _run(self) -> None:
         while self._waiting or not self._closing.is_set():
@@ -78,48 +83,87 @@ class Outbox:
                 self._wake.wait()
                 self._wake.clear()
                 self._closing.wait(GATHER_S)  # one commit for many records
-            while batch := self._take():
-                self._store(batch)
+            self._store()
         try:
             self._sink.close()
         except Exception:
             logger.exception("%s: closing failed", self.name)
 
-    def _take(self) -> Sequence[EnergyRecord]:
-        with self._counting:
-            if not self._given_up.is_set():
-                self._batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            return self._batch
-
-    def _store(self, batch: Sequence[EnergyRecord]) -> None:
-        """Give the sink one batch until it takes it, or until there is no time left."""
-        delay_s = BACKOFF_FIRST_S
-        while not self._given_up.is_set():
-            try:
-                self._sink.put(batch)
-            except BaseException as error:  # whatever a sink raises, this thread has records to keep
+    def _store(self) -> None:
+        """Give the sink all that waits, batch by batch, until it has taken it or there is no time left."""
+        delay_s, failures = BACKOFF_FIRST_S, 0
+        while batch := self._take():
+            error = self._offer(batch)
+            if error is not None:
                 if self.failing is None:
                     logger.warning("%s: cannot store records, trying again: %r", self.name, error)
                 self.failing = f"{type(error).__name__}: {error}"
-                # Once closing begins the wait is short again: there may be little time.
-                closing = self._closing.is_set()
-                interrupted = (self._given_up if closing else self._closing).wait(delay_s)
-                delay_s = BACKOFF_FIRST_S if interrupted else min(delay_s * 2, BACKOFF_MOST_S)
-            else:
-                self._stored(batch)
-                return
+            if error is None or self._sift(batch, batch[failures % len(batch)]):
+                delay_s, failures = BACKOFF_FIRST_S, 0
+                continue
+            failures += 1
+            # Once closing begins the wait is short again: there may be little time.
+            interrupted = (self._given_up if self._closing.is_set() else self._closing).wait(delay_s)
+            delay_s = BACKOFF_FIRST_S if interrupted else min(delay_s * 2, BACKOFF_MOST_S)
 
-    def _stored(self, batch: Sequence[EnergyRecord]) -> None:
+    def _take(self) -> Sequence[EnergyRecord]:
+        """The batch that is not stored yet, filled up with what waits; empty once there is no time left."""
         with self._counting:
-            if self._given_up.is_set():  # too late: close() has counted it as dropped
-                return
-            self.stored += len(batch)
-            self._batch = []
+            if not self._given_up.is_set():
+                room = BATCH - len(self._batch)
+                self._batch += [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            return tuple(self._batch)
+
+    def _offer(self, records: Sequence[EnergyRecord]) -> BaseException | None:
+        """The sink's error, None when it has taken these."""
+        try:
+            self._sink.put(records)
+        except BaseException as error:  # whatever a sink raises, this thread has records to keep
+            return error
+        self._stored(records)
+        return None
+
+    def _sift(self, batch: Sequence[EnergyRecord], witness: EnergyRecord) -> bool:
+        """Whether the sink works and the fault is in some records of a batch that failed: the others are then stored.
+
+        The sink is taken to work while it takes the `witness`, another one after each failure, so that all may be tried.
+        """
+        if len(batch) == 1 or self._offer([witness]) is not None:
+            return False
+        parts = [[record for record in batch if record is not witness]]
+        while parts and not self._given_up.is_set():
+            part = parts.pop()
+            if self._offer(part) is None:
+                continue
+            if len(part) > 1:
+                parts += [part[len(part) // 2:], part[:len(part) // 2]]
+            elif self._offer([witness]) is not None:
+                return False
+            elif (error := self._offer(part)) is not None:  # refused before and after another was taken
+                self._refused(part[0], error)
+        return True
+
+    def _stored(self, records: Sequence[EnergyRecord]) -> None:
+        with self._counting:
+            fresh = self._leave(records)
+            self.stored += len(fresh)
         if self.failing is not None:
             logger.warning("%s: records are stored again", self.name)
             self.failing = None
-        if self._on_stored is not None:
+        if fresh and self._on_stored is not None:
             try:
-                self._on_stored(batch)
+                self._on_stored(fresh)
             except Exception:
                 logger.exception("%s: the reader of stored records failed", self.name)
+
+    def _refused(self, record: EnergyRecord, error: BaseException) -> None:
+        with self._counting:
+            self.dropped += len(self._leave([record]))
+        logger.warning("%s: record %s cannot be stored and is dropped: %r", self.name, record.facts.record_id, error)
+
+    def _leave(self, records: Sequence[EnergyRecord]) -> Sequence[EnergyRecord]:
+        """Take these out of the batch and return them, without those that are no longer there (close() counted them)."""
+        leaving = set(map(id, records))
+        left = [record for record in self._batch if id(record) in leaving]
+        self._batch = [record for record in self._batch if id(record) not in leaving]
+        return left

@@ -186,7 +186,10 @@ class Relay:
         settling = self.meter.settling(record_id) or (recent.facts.record_id if recent is not None and not recent.charge.settled else None)
         if settling is not None:
             recent = await self.recent.settled(settling, SETTLE_LIMIT_S) or self.recent.get(settling)
-        found = recent.as_json() if recent is not None else await self.find_record(record_id)
+        try:
+            found = recent.as_json() if recent is not None else await self.find_record(record_id)
+        except OSError as error:
+            return self._refuse(client, 503, f"the ledger cannot be read now: {error}")
         if found is None:
             text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"
             answer = error_answer(404, text, "record_not_found", keep_alive=keep_alive)

@@ -1,14 +1,17 @@
 """Spans, sent to a real OTLP receiver made of the official protobufs, over real HTTP and real gRPC."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 from perjoule.adapters.otel import ExportError, OtelSpans
+from perjoule.sidecar.outbox import Outbox
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from tests.fakes.collector import attributes_of, grpc_collector, http_collector
 
@@ -170,6 +173,23 @@ async def test_a_refusing_collector_is_an_error_and_the_next_try_works():
         await asyncio.to_thread(sink.put, [record()])
         assert [span.span_id.hex() for span in collector.spans] == [SPAN]
         sink.close()
+
+
+def test_a_dead_collector_is_told_in_the_log(monkeypatch, caplog):
+    """Where nobody listens, the first failure and the spans lost at the end are each one warning of the outbox."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    outbox = Outbox(OtelSpans(f"http://127.0.0.1:{port}"))
+    outbox.put(record())
+    deadline = time.monotonic() + 20
+    while outbox.failing is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    outbox.close(0)
+    said = [entry.getMessage() for entry in caplog.records if entry.name == "perjoule.sidecar.outbox"]
+    assert said[0].startswith("otlp: cannot store records, trying again: ExportError(")
+    assert said[-1].startswith("otlp: 1 records are lost, not stored within 0 s of closing: ExportError: ")
+    assert len(said) == 2
 
 
 def test_spans_go_over_grpc_too(monkeypatch):

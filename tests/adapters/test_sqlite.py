@@ -1,8 +1,10 @@
 """The SQLite ledger: keeps every record once, through kill -9, answers while it is written, and stays small."""
 
+import contextlib
 import json
 import random
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -210,6 +212,36 @@ def test_a_full_disk_raises_and_recovers(ledger):
     assert ledger.latest(1) == []
     ledger.put(batch)
     assert ledger.grouped([])[0]["requests"] == 500
+
+
+@pytest.mark.parametrize("lose", [lambda path: shutil.rmtree(path.parent), lambda path: path.rename(path.parent / "moved"),
+                                  lambda path: (path.unlink(), path.write_bytes(b""))], ids=["folder", "moved", "replaced"])
+def test_a_file_that_went_away_raises_and_a_new_one_takes_over(ledger, tmp_path, lose):
+    """Nothing is stored into a deleted file: put raises, saying so, and the next put is in a new file and survives."""
+    ledger.put([record(1)])
+    lose(tmp_path / "state" / "ledger.db")
+    with pytest.raises(LedgerError, match=r"ledger\.db: the file was deleted or replaced"):
+        ledger.put([record(2)])
+    assert ledger.get("r2") is None
+    ledger.put([record(2)])
+    with closing(sqlite3.connect(tmp_path / "state" / "ledger.db")) as found:
+        assert found.execute("SELECT record_id FROM records").fetchall() == [("r2",)]
+
+
+def test_while_no_file_can_be_there_every_put_and_question_is_refused(ledger, tmp_path):
+    """With a file where the folder was, put and queries raise LedgerError; once that is gone, records are stored."""
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"ledger\.db: .*exists"):
+            ledger.put([record(1)])
+        with pytest.raises(LedgerError, match=r"ledger\.db: unable to open"):
+            ledger.get("r1")
+    (tmp_path / "state").unlink()
+    with contextlib.suppress(LedgerError):  # it is opened anew
+        ledger.put([record(1)])
+    ledger.put([record(1)])
+    assert ledger.get("r1") is not None
 
 
 def test_a_locked_file_raises(tmp_path):

@@ -2,13 +2,22 @@
 
 import contextlib
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import aiohttp
+import openai
 import pytest
 
-from perjoule.bench.demo import FailedError, child, run
+from perjoule.bench.child import FailedError, child
+from perjoule.bench.demo import INTERRUPTED, run
+from perjoule.bench.demo_play import get, see
+from perjoule.bench.visits import Kind, Visit
 
 DEMO = [sys.executable, "-m", "perjoule.main", "demo"]
 
@@ -35,6 +44,51 @@ def test_bad_flags_are_refused(capsys):
     assert "got 0, expected at least 1" in capsys.readouterr().err
 
 
+def read_until(file, marks):
+    """What was read up to and with the last of the marks, each looked for after the one before."""
+    read = b""
+    for mark in marks:
+        begin = len(read)
+        while mark not in read[begin:]:
+            part = os.read(file, 4096)
+            assert part, f"ended before {mark!r}: {read!r}"
+            read += part
+    return read
+
+
+def drain(file):
+    """Keep a terminal from filling up, so that nobody waits to write to it."""
+    with contextlib.suppress(OSError):  # EIO: the other end has closed
+        while os.read(file, 4096):
+            pass
+
+
+@pytest.mark.parametrize(("loading", "shown"), [
+    (b"| rich.console", []),
+    (b"| perjoule.bench.demo_play", []),
+    (b"| perjoule.bench.demo_view", [b"in flight", b"in flight"]),
+], ids=["while modules load", "while children start", "while requests run"])
+def test_ctrl_c_is_one_line(loading, shown):
+    """Ctrl-C, to everybody on the terminal as a terminal sends it: one line, 130, no traceback, no child left."""
+    terminal, ours = pty.openpty()
+    command = [sys.executable, "-X", "importtime", *DEMO[1:]]
+    with subprocess.Popen(command, stdout=ours, stderr=subprocess.PIPE, start_new_session=True) as demo:
+        os.close(ours)
+        said = read_until(demo.stderr.fileno(), [loading])
+        read_until(terminal, shown)
+        drained = threading.Thread(target=drain, args=(terminal,))
+        drained.start()
+        time.sleep(0.1)  # into the midst of it: loading takes longer, and so does the start of a child
+        os.killpg(demo.pid, signal.SIGINT)
+        said += demo.stderr.read()
+    drained.join()
+    os.close(terminal)
+    lines = [line for line in said.decode().splitlines() if not line.startswith("import time:")]
+    assert (demo.returncode, lines) == (INTERRUPTED, ["perjoule demo: interrupted"])
+    with pytest.raises(ProcessLookupError):
+        os.killpg(demo.pid, 0)
+
+
 async def test_a_child_that_does_not_start_is_told():
     """The error carries what the child said on standard error."""
     with pytest.raises(FailedError, match=r"did not start[\s\S]*unrecognized arguments: --no-such-flag"):
@@ -55,3 +109,24 @@ async def test_a_child_lives_as_long_as_the_block():
             1 / 0  # noqa: B018
     with pytest.raises(aiohttp.ClientConnectionError):
         await health()
+
+
+async def test_a_sidecar_that_is_gone_is_told(unused_tcp_port):
+    """Nobody answers: an error that names the address for who asks for the balance, a failed visit for who visits."""
+    gone = f"http://127.0.0.1:{unused_tcp_port}"
+    visit = Visit("v", Kind.CHAT, 0.0, prompt_tokens=10, max_tokens=5)
+    async with aiohttp.ClientSession() as http, openai.AsyncOpenAI(base_url=gone, api_key="none", max_retries=0) as client:
+        with pytest.raises(FailedError, match=f"GET {gone}/energy/balance: ClientConnectorError"):
+            await get(http, gone + "/energy/balance")
+        await see(visit, client, http, gone)
+    assert "APIConnectionError" in visit.failure
+
+
+async def test_a_record_that_cannot_be_fetched_is_a_failed_visit(unused_tcp_port):
+    """The engine answers but nobody gives the record: the visit says so and nothing is raised."""
+    async with child("perjoule.bench.engine", "--port", "0") as engine, aiohttp.ClientSession() as http, \
+            openai.AsyncOpenAI(base_url=engine["url"] + "/v1", api_key="none", max_retries=0) as client:
+        visit = Visit("v", Kind.CHAT, 0.0, prompt_tokens=10, max_tokens=5, record_path="/energy/v")
+        await see(visit, client, http, f"http://127.0.0.1:{unused_tcp_port}")
+    assert visit.ended
+    assert visit.record is None

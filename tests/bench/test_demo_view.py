@@ -1,4 +1,4 @@
-"""The demo on a terminal of 100 columns: all is there, nothing is cut off, nothing passes for a measured joule."""
+"""The demo on a terminal of 80 or 100 columns: nothing is cut off, nothing passes for a measured joule."""
 
 import pytest
 from rich.console import Console
@@ -24,24 +24,37 @@ def visits():
     return visits
 
 
-def drawn(view):
+def drawn(view, width=100):
     """The view as lines of text."""
-    console = Console(width=100, height=60, force_terminal=True, color_system=None)
+    console = Console(width=width, height=60, force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(view)
     return capture.get().splitlines()
 
 
-def test_the_summary_fits(visits):
-    """No cell is cut off, every request has its line, and the next command is told."""
+FULL = "request what in out outcome joules ± J/token truth off"
+HEADS = {120: FULL, 100: FULL, 80: "what in out outcome joules ± truth off", 60: "what out joules ± truth off"}
+
+
+@pytest.mark.parametrize("width", HEADS)
+def test_the_summary_fits(visits, width):
+    """No cell is cut off at any width, every request has its line with whole joules, and the next command is told."""
     told = report(visits, BALANCE, {visit.request_id: {"energy_uj": 499_999_999} for visit in visits})
-    lines = drawn(summary(told))
-    assert max(map(len, lines)) <= 100
+    lines = drawn(summary(told), width)
+    assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
-    assert all(any(visit.request_id in line for line in lines) for visit in visits)
+    assert sum("1,000.00" in line and "500.00" in line and "+100%" in line for line in lines) == 36
     assert any("perjoule serve --upstream http://127.0.0.1:8000" in line for line in lines)
     assert sum("simulated" in line for line in lines) >= 4
     assert any("9,876,543,210 µJ" in line and "exactly" in line for line in lines)
+
+
+@pytest.mark.parametrize(("width", "heads"), HEADS.items())
+def test_narrow_is_fewer_columns(visits, width, heads):
+    """At 100 columns a request's line has everything; narrower, the less important columns are left out whole."""
+    told = report(visits, BALANCE, {visit.request_id: {"energy_uj": 499_999_999} for visit in visits})
+    head = next(line for line in drawn(summary(told), width) if "joules" in line and "±" in line)
+    assert head.split() == heads.split()
 
 
 def test_the_summary_says_what_is_wrong(visits):
@@ -59,7 +72,8 @@ def test_the_live_view_shows_what_is_in_flight(visits):
     for visit in visits[30:]:
         visit.ended, visit.record = False, None
     visits[35].record_path = "/energy/abc"
-    lines = drawn(live_view(visits, BALANCE, [{"record_id": "abc", "energy_joules_so_far": 1.25}]))
+    lines = drawn(live_view(visits, BALANCE, [{"record_id": "abc", "energy_joules_so_far": 1.25}]), width=80)
+    assert "…" not in "".join(lines)
     assert "simulated" in lines[0]
     assert any("demo-036" in line and "1.25" in line for line in lines)
     assert any("30 of 36 done, 6 in flight" in line for line in lines)

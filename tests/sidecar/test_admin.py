@@ -127,6 +127,11 @@ async def test_sums_are_cut_by_interval(client):
     ("interval=1m", "interval", "interval: got '1m', expected a whole number of seconds from 1 to 31622400"),
     ("since=yesterday", "since", "since: got 'yesterday', expected Unix seconds or a time as 2026-07-01T12:00:00Z"),
     ("until=99999999999999", "until", "until: got '99999999999999', expected Unix seconds or a time"),
+    ("since=9999-12-31T23:59:59Z", "since", "since: got '9999-12-31T23:59:59Z', expected Unix seconds or a time"),
+    ("since=253402300799", "since", "since: got '253402300799', expected Unix seconds or a time"),
+    ("since=0001-01-01T00:00:00%2B14:00", "since", "since: got '0001-01-01T00:00:00+14:00', expected Unix seconds"),
+    ("until=" + "9" * 5000, "until", "until: got '999"),
+    ("limit=" + "9" * 5000, "limit", "limit: got '999"),
     ("colour=red", "colour", "colour: got an unknown parameter, expected some of by, interval, since, until, limit"),
 ])
 async def test_a_bad_query_is_told_what_was_got_and_expected(client, query, param, message):
@@ -163,15 +168,20 @@ async def test_other_paths_and_methods_are_errors_in_the_same_shape(client):
         assert (response.status, (await response.json())["error"]["code"]) == (405, "invalid_request")
 
 
-async def test_a_broken_ledger_is_a_500_with_the_reason(client, tmp_path, caplog):
-    """An error of the database is told in the same shape, and logged."""
+@pytest.mark.parametrize("path", ["/energy", "/energy?by=model", "/energy/r1"])
+@pytest.mark.parametrize(("lose", "reason"), [
+    (lambda path: path.write_bytes(b"no database any more" * 1000), "file is not a database"),
+    (lambda path: path.unlink(), "unable to open database file")], ids=["spoilt", "deleted"])
+async def test_a_ledger_that_cannot_be_read_is_a_503_with_the_reason(client, tmp_path, caplog, path, lose, reason):
+    """An error of the database is told in the same shape, and logged in one line."""
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"ledger.db{suffix}").unlink()
-    (tmp_path / "ledger.db").write_bytes(b"no database any more" * 1000)
-    status, body = await answer(client, "/energy")
-    assert (status, body["error"]["type"]) == (500, "server_error")
-    assert "not a database" in body["error"]["message"]
-    assert "GET /energy failed" in caplog.text
+    lose(tmp_path / "ledger.db")
+    status, body = await answer(client, path)
+    assert (status, body["error"]["type"], body["error"]["code"]) == (503, "server_error", "ledger_unavailable")
+    assert reason in body["error"]["message"]
+    [entry] = [entry for entry in caplog.records if entry.name == "perjoule.sidecar.admin"]
+    assert (entry.levelname, entry.exc_info) == ("WARNING", None)
 
 
 async def test_a_slow_ledger_does_not_hold_up_the_rest():

@@ -76,7 +76,7 @@ def test_records_are_stored_without_close():
 @pytest.mark.parametrize("error", [OSError("disk full"), ValueError("bug"), SystemExit(3), KeyboardInterrupt()],
                          ids=lambda error: type(error).__name__)
 def test_whatever_a_sink_raises_the_batch_is_tried_again(error):
-    """After two failures the same batch is stored once, and `failing` tells the error only while it lasts."""
+    """After two failures every record is stored once, and `failing` tells the error only while it lasts."""
     shelf = Shelf([error, error])
     outbox = Outbox(shelf)
     outbox.put(record(1))
@@ -84,9 +84,60 @@ def test_whatever_a_sink_raises_the_batch_is_tried_again(error):
     assert outbox.failing == f"{type(error).__name__}: {error}"
     outbox.put(record(2))
     eventually(lambda: outbox.stored == 2)
-    assert shelf.ids == ["r1", "r2"]
-    assert outbox.failing is None
+    assert sorted(shelf.ids) == ["r1", "r2"]
+    eventually(lambda: outbox.failing is None)
     outbox.close(20)
+
+
+class Picky(Shelf):
+    """A sink that works, but for the records that it refuses."""
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__()
+        self.refused = set(refused)
+
+    def put(self, records: Sequence[EnergyRecord]) -> None:
+        if ids := self.refused & {r.facts.record_id for r in records}:
+            raise TypeError(f"Integer exceeds 64-bit range in {sorted(ids)}")
+        super().put(records)
+
+
+@pytest.mark.parametrize("refused", [{0}, {7}, {99}, {0, 1, 2}, {3, 4, 50, 99}], ids=str)
+def test_a_record_that_cannot_be_stored_is_dropped_and_stops_no_other(refused, caplog):
+    """Those that the sink refuses while it takes others are counted and named once each; all others are stored."""
+    shelf = Picky(*(f"r{number}" for number in refused))
+    outbox = Outbox(shelf)
+    for number in range(100):
+        outbox.put(record(number))
+    outbox.close(20)
+    assert (outbox.stored, outbox.dropped, outbox.failing) == (100 - len(refused), len(refused), None)
+    assert set(shelf.ids) == {f"r{number}" for number in range(100)} - shelf.refused
+    named = [entry.getMessage() for entry in caplog.records if "is dropped" in entry.getMessage()]
+    assert sorted(text.split()[2] for text in named) == sorted(shelf.refused)
+
+
+def test_a_lone_refused_record_waits_for_another_to_tell_by():
+    """Of one record alone nothing is known: it is kept and tried again until another one goes and it does not."""
+    outbox = Outbox(Picky("r1"))
+    outbox.put(record(1))
+    eventually(lambda: outbox.failing is not None)
+    assert (outbox.pending, outbox.dropped) == (1, 0)
+    outbox.put(record(2))
+    outbox.close(20)
+    assert (outbox.stored, outbox.dropped, outbox.failing) == (1, 1, None)
+
+
+def test_a_sink_that_fails_now_and_then_loses_nothing():
+    """Whichever of five tries in a row fail, a batch is stored whole: no record was at fault."""
+    for pattern in range(32):
+        shelf = Shelf([OSError("no") if pattern >> bit & 1 else None for bit in range(5)])
+        shelf.gate.clear()
+        outbox = Outbox(shelf)
+        for number in range(4):
+            outbox.put(record(number))
+        shelf.gate.set()
+        outbox.close(20)
+        assert (outbox.stored, outbox.dropped, set(shelf.ids)) == (4, 0, {"r0", "r1", "r2", "r3"}), f"{pattern:06b}"
 
 
 def test_beyond_capacity_records_are_dropped_and_counted():
@@ -102,13 +153,16 @@ def test_beyond_capacity_records_are_dropped_and_counted():
     assert (shelf.ids, outbox.stored, outbox.dropped) == (["r0", "r1", "r2"], 3, 2)
 
 
-def test_close_gives_up_on_a_sink_that_never_works():
-    """What a dead sink did not take by the deadline is counted as dropped, and nothing is pending."""
+def test_close_gives_up_on_a_sink_that_never_works(caplog):
+    """What a dead sink did not take by the deadline is dropped, counted and logged with its number and the reason."""
     outbox = Outbox(Shelf([OSError("no")] * 1_000))
     for number in range(10):
         outbox.put(record(number))
     outbox.close(0.3)
     assert (outbox.stored, outbox.dropped, outbox.pending) == (0, 10, 0)
+    assert [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"] == [
+        "shelf: cannot store records, trying again: OSError('no')",
+        "shelf: 10 records are lost, not stored within 0.3 s of closing: OSError: no"]
 
 
 def test_close_gives_up_on_a_sink_that_hangs_and_does_not_count_twice():

@@ -77,6 +77,13 @@ def test_ids_and_models_are_found_one_deep():
     assert text_of({"id": 5, "message": "x"}, "id") is None
 
 
+def test_names_ids_and_words_are_kept_short():
+    """However much an engine sends, 256 characters of an id or a model and 64 of a finish reason are kept."""
+    assert text_of({"model": "m" * 5_000_000}, "model") == "m" * 256
+    assert text_of({"response": {"id": "i" * 256}}, "id") == "i" * 256
+    assert finish_reason({"choices": [{"finish_reason": "f" * 1000}]}) == "f" * 64
+
+
 @pytest.mark.parametrize(("payload", "is_last"), [
     ({"type": "message_stop"}, True), ({"type": "response.completed"}, True), ({"type": "response.failed"}, True),
     ({"generated_text": ""}, True), ({"generated_text": None}, False), ({"type": "response.output_text.done"}, False),

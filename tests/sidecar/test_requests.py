@@ -49,6 +49,13 @@ def test_every_dialect_has_its_limit_and_its_prompt(endpoint, body, limit, size)
     assert (found.max_output_tokens, found.input_bytes) == (limit, size)
 
 
+@pytest.mark.parametrize(("name", "model"), [("m" * 256, "m" * 256), ("m" * 257, None), ("m" * 5_000_000, None), (5, None)],
+                         ids=["256", "257", "5M", "number"])
+def test_a_model_of_absurd_length_is_unknown(name, model):
+    """A name is a metric's label and a span's name: one of more than 256 characters is none."""
+    assert asked(CHAT, model=name).model == model
+
+
 @pytest.mark.parametrize(("prompt", "tokens", "choices"), [
     ([1, 2, 3], 3, 1), ([[1, 2], [3]], 3, 2), ("text", None, 1), (["a", "b"], None, 2), ([], None, 1),
     ([[1], []], None, 2), ([1, "a"], None, 1), ([True], None, 1),

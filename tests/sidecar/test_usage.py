@@ -43,6 +43,9 @@ def test_every_dialect_is_read(payload, usage):
     None, [], "x", 1, {}, {"usage": None}, {"usage": {}}, {"usage": []}, {"response": {"usage": None}},
     {"usage": {"type": "duration", "seconds": 3}}, {"usage": {"prompt_tokens": -1, "completion_tokens": "6"}},
     {"usage": {"prompt_tokens": True, "completion_tokens": 1.5}}, {"metrics": {"queue_time_ms": float("inf")}},
+    {"usage": {"prompt_tokens": 1e30, "completion_tokens": float("nan")}}, {"usage": {"completion_tokens": 2**40 + 1}},
+    {"usage": {"completion_tokens": float("inf")}}, {"metrics": {"queue_time_ms": 1e308}},
+    {"metrics": {"queue_time_ms": 2**62 / 1e6 + 1}},
 ])
 def test_what_is_not_a_count_is_unknown(payload):
     """No usage, or nonsense in its place, is None, never 0."""
@@ -56,6 +59,13 @@ def test_garbage_does_not_raise(payload):
     usage = usage_of(payload)
     assert usage is None or all(type(count) is int and count >= 0 for count in
                                 (usage.input_tokens, usage.output_tokens, usage.queue_ns) if count is not None)
+
+
+def test_the_largest_amounts_are_whole_and_fit_64_bits():
+    """2**40 tokens and 2**62 ns of waiting are still amounts; the next larger ones are tested to be none."""
+    usage = usage_of({"usage": {"completion_tokens": 2.0**40}, "metrics": {"queue_time_ms": 2**62 // 10**6}})
+    assert usage.output_tokens == 2**40
+    assert 2**61 < usage.queue_ns <= 2**62
 
 
 def test_later_counts_replace_earlier_ones_only_where_they_are_known():
