@@ -7,6 +7,7 @@ model behind the same port is learned within some dozens of requests.
 from perjoule.sidecar.units import NS_PER_S
 
 KEEP = 0.95  # of what was learned before, at each new observation
+KEEP_PEAK = 0.98
 PRIOR_BYTES_PER_TOKEN = 4.0  # English under byte-pair encodings
 PRIOR_PREFILL_PER_S = 10_000.0  # tokens; an 8B model does 25,000 on an H200, a tiny one 5,000 on two CPU cores
 PRIOR_DECODE_PER_S = 50.0  # tokens of one sequence
@@ -31,13 +32,26 @@ class Ratio:
         return self._above / self._below
 
 
+class Peak:
+    """The highest of late: for a rate of which every observation is too low, since others were served in the same time."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, prior: float) -> None:
+        self.value = prior
+
+    def learn(self, above: float, below: float) -> None:
+        if above > 0 and below > 0:
+            self.value = max(self.value * KEEP_PEAK, above / below)
+
+
 class Pace:
     """The rates of one engine."""
 
     def __init__(self) -> None:
         self.bytes_per_token = Ratio(PRIOR_BYTES_PER_TOKEN, 25.0)
         self.tokens_per_frame = Ratio(1.0, 10.0)
-        self.prefill_per_s = Ratio(PRIOR_PREFILL_PER_S, 0.01)
+        self.prefill_per_s = Peak(PRIOR_PREFILL_PER_S)
         self.decode_per_s = Ratio(PRIOR_DECODE_PER_S, 0.1)
         self._group_start_ns = 0
         self._group_ns = 0
