@@ -16,7 +16,7 @@ INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run `perjoule demo`; 0 if every request has one record and the joules add up exactly, else 1; 130 after Ctrl-C."""
+    """Run `perjoule demo`; 0 if every request has one record and the joules add up, else 1; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="perjoule demo", description="See it work without a GPU: an embedded engine, "
                                      "the sidecar in front of it, and what each request cost in simulated joules.")
     parser.add_argument("--requests", type=int, default=36, metavar="N", help="how many requests (default: 36)")

@@ -60,8 +60,8 @@ async def see(visit: Visit, client: AsyncOpenAI, http: aiohttp.ClientSession, li
         visit.failure = visit.failure or f"{type(error).__name__}: {error}"
 
 
-async def watch(visiting: Collection["asyncio.Task[None]"], visits: list[Visit], http: aiohttp.ClientSession, admin: str,
-                console: Console) -> None:
+async def watch(visiting: Collection["asyncio.Task[None]"], visits: list[Visit], http: aiohttp.ClientSession,
+                admin: str, console: Console) -> None:
     """Wait for the visits, and show them where somebody is looking. Raises FailedError."""
     if console.is_terminal and not console.quiet:
         with Live(console=console, auto_refresh=False, transient=True) as live:
