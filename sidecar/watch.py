@@ -24,7 +24,7 @@ class Identity:
 class Watch:
     """One metered request, from sent to ended. Takes monotonic times; `arrival_unix_ns` is the wall clock's word for the first."""
 
-    __slots__ = ("_answer_model", "_arrival_ns", "_arrival_unix_ns", "_asked", "_end_ns", "_endpoint", "_engine", "_first_byte_ns",
+    __slots__ = ("_arrival_ns", "_arrival_unix_ns", "_asked", "_end_ns", "_endpoint", "_engine", "_first_byte_ns",
                  "_first_token_ns", "_last_token_ns", "_meter", "_observer", "_prompt_known", "_status", "_tokens", "identity", "streamed")
 
     def __init__(self, meter: Meter, endpoint: Endpoint, asked: Asked, identity: Identity, engine: str, t_ns: int, unix_ns: int) -> None:
@@ -50,10 +50,6 @@ class Watch:
     def saw_done(self) -> bool:
         """Whether the stream has said its last word (`[DONE]`)."""
         return self._observer is not None and self._observer.saw_done
-
-    @property
-    def ended(self) -> bool:
-        return self._end_ns is not None
 
     def head(self, t_ns: int, status: int, *, streamed: bool, encoding: bytes | None) -> None:
         """The engine has begun to answer."""

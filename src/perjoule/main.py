@@ -14,6 +14,7 @@ from perjoule import __version__
 from perjoule.sidecar import config as settings
 
 USAGE_ERROR = 2
+INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
 NOT_BUILT = ("replay", "compare", "ledger", "calibration", "estimate", "bench", "meter")
 PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run"}
 
@@ -32,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args and args[0] in NOT_BUILT:
         return _refuse(f"perjoule {args[0]}: not built yet")
     if args and args[0] in PROGRAMS:
-        program: Callable[[Sequence[str]], int] = resolve_name(PROGRAMS[args[0]])
-        return program(args[1:])
+        try:
+            program: Callable[[Sequence[str]], int] = resolve_name(PROGRAMS[args[0]])
+            return program(args[1:])
+        except KeyboardInterrupt:
+            return INTERRUPTED
     flags = vars(parser.parse_args(args))
     try:
         config = settings.load(flags, os.environ)
