@@ -39,7 +39,6 @@ class Account:
     record_id: str
     work: Work
     model: str | None
-    begin_ns: int
     input_bytes: int
     running_integral: int  # of the meter, when it began: nanoseconds times requests
     facts: RequestFacts | None = None
@@ -53,6 +52,11 @@ class Account:
     windows: int = 0
     missed: bool = False  # part of its time was not measured
     concurrency_mean: float | None = None
+
+    @property
+    def begin_ns(self) -> int:
+        """When it began to run."""
+        return self.work.begin_ns
 
     def add(self, weight: Weight, energy_uj: int, active_uj: int, *, steady_ns: int, alone: bool, whole: bool) -> None:
         """Its part of one window; `steady_ns` is 0 unless the window was steady, `whole` whether it ran from end to end."""

@@ -42,7 +42,7 @@ class Answer:
                  keep_alive: bool) -> None:
         self._add, self._charge, self._record_path = additions, charge, record_path
         self._http11, self.keep_alive = http11, keep_alive
-        self._held: list[bytes] | None = None  # the body of an answer whose head has not been given out
+        self._held: bytearray | None = None  # the body of an answer whose head has not been given out
         self._editor: inband.StreamEditor | None = None
         self._framing = Framing.NONE
         self.is_stream = False
@@ -69,7 +69,7 @@ class Answer:
                 self._editor = inband.StreamEditor(hide_usage=add.hide_usage, comment=self._comment if add.comment else None,
                                                    usage_energy=self._energy if add.in_usage else None)
         elif (add.headers or add.in_usage) and (head.length or 0) <= HOLD_LIMIT:
-            self._held = []
+            self._held = bytearray()
             return b""
         return self._head_bytes(self._record_header())
 
@@ -77,16 +77,16 @@ class Answer:
         """A piece of the engine's body."""
         if self._held is None:
             return self._framed(self._editor.feed(body) if self._editor is not None else body)
-        self._held.append(body)
-        if sum(map(len, self._held)) <= HOLD_LIMIT:
+        self._held += body
+        if len(self._held) <= HOLD_LIMIT:
             return b""
-        held, self._held = b"".join(self._held), None
+        held, self._held = bytes(self._held), None
         return self._head_bytes(self._record_header()) + self._framed(held)
 
     def close(self) -> bytes:
         """The engine's body has ended cleanly: what was held, the energy, and the end of the client's body."""
         if self._held is not None:
-            return self._whole(b"".join(self._held))
+            return self._whole(bytes(self._held))
         rest = self._framed(self._editor.finish()) if self._editor is not None else b""
         return rest + (heads.last_chunk([*self._head.trailers, *self._trailers()]) if self._framing is Framing.CHUNKED else b"")
 

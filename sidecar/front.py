@@ -96,11 +96,17 @@ def error_body(status: int, message: str, kind: str = "") -> bytes:
     return orjson.dumps({"error": {"message": message, "type": kind or "perjoule_error", "param": None, "code": status}})
 
 
+def json_answer(status: int, body: bytes, *, keep_alive: bool = True) -> bytes:
+    """A JSON body of the sidecar's own as a whole HTTP/1.1 answer."""
+    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    if not keep_alive:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 def error_answer(status: int, message: str, kind: str = "", *, keep_alive: bool = True) -> bytes:
-    """The same as a whole HTTP/1.1 answer."""
-    body = error_body(status, message, kind)
-    return (f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"{'' if keep_alive else 'Connection: close' + chr(13) + chr(10)}\r\n").encode() + body
+    """An error of the sidecar's own as a whole HTTP/1.1 answer."""
+    return json_answer(status, error_body(status, message, kind), keep_alive=keep_alive)
 
 
 def make_front(handler: Any) -> Front:

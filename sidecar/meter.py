@@ -52,14 +52,11 @@ class Meter:
             self._busy_since_ns = t_ns
         self._running += 1
         work = Work(t_ns, visible=streamed, prompt_tokens=tokens, choices=choices)
-        self._open[record_id] = Account(record_id, work, model, t_ns, 0 if input_tokens is not None else input_bytes, self._integral)
+        self._open[record_id] = Account(record_id, work, model, 0 if input_tokens is not None else input_bytes, self._integral)
 
     def prompt(self, record_id: str, tokens: int, cached: int) -> None:
         """The engine has said how long the prompt is, and how much of it was cached and cost no prefill."""
-        account = self._open[record_id]
-        if account.input_bytes:
-            self.pace.bytes_per_token.learn(account.input_bytes, tokens)
-        account.work.know_prompt(max(0, tokens - cached))
+        self._open[record_id].work.know_prompt(max(0, tokens - cached))  # how many bytes a token had is learned once, at the end
 
     def tokens(self, record_id: str, t_ns: int, count: int) -> None:
         """`count` frames with output have become visible."""

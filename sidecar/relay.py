@@ -17,7 +17,7 @@ from perjoule.sidecar.answer import Additions
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.endpoints import endpoint_of
 from perjoule.sidecar.exchange import Exchange
-from perjoule.sidecar.front import Downstream, Relayed, error_answer
+from perjoule.sidecar.front import Downstream, Relayed, error_answer, json_answer
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.record import Charge, EnergyRecord
@@ -69,7 +69,7 @@ class Relay:
         keep_alive = request.keep_alive and not self.draining
         if method == "GET" and target.startswith("/energy/"):
             return await self._answer_record(client, target[len("/energy/"):], keep_alive)
-        if heads.first(headers, b"upgrade") is not None and b"websocket" in heads.tokens(headers, b"upgrade"):
+        if b"websocket" in heads.tokens(headers, b"upgrade"):
             return self._refuse(client, 501, "WebSocket connections are not relayed yet; got an Upgrade to websocket")
         try:
             body = await self._read(request, client)
@@ -194,9 +194,7 @@ class Relay:
             text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"
             answer = error_answer(404, text, "record_not_found", keep_alive=keep_alive)
         else:
-            body = orjson.dumps(found)
-            close = b"" if keep_alive else b"Connection: close\r\n"
-            answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), close, body)
+            answer = json_answer(200, orjson.dumps(found), keep_alive=keep_alive)
         if client.transport is not None:
             client.transport.write(answer)
         return Relayed(keep_alive=keep_alive)

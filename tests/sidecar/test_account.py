@@ -11,7 +11,7 @@ from perjoule.sidecar.work import Work
 
 
 def account():
-    return Account("r", Work(0, visible=True, prompt_tokens=0, choices=1), "m", 0, 0, 0)
+    return Account("r", Work(0, visible=True, prompt_tokens=0, choices=1), "m", 0, 0)
 
 
 def add(it, energy_uj, *, prefill=0, decode=1, steady_ns=0, alone=True, whole=True):
