@@ -74,8 +74,9 @@ class NvmlCounter:
         nvml, facts = self._nvml, {"MIG": "off"}
         with suppress(nvml.NVMLError):
             facts["driver"] = str(nvml.nvmlSystemGetDriverVersion())
-        with suppress(nvml.NVMLError):
-            facts["power limit"] = f"{nvml.nvmlDeviceGetEnforcedPowerLimit(self._handles[index]) / 1000:.0f} W"
+        limit_w = self.devices[index].power_limit_w
+        if limit_w is not None:
+            facts["power limit"] = f"{limit_w} W"
         pids = self.processes(index)
         if pids is not None:
             facts["processes"] = ", ".join(map(str, pids)) or "none"
@@ -120,7 +121,7 @@ class NvmlCounter:
         nvml, uuid = self._nvml, ""
         try:
             uuid = str(nvml.nvmlDeviceGetUUID(handle))
-            device = Device(uuid, str(nvml.nvmlDeviceGetName(handle)))
+            device = Device(uuid, str(nvml.nvmlDeviceGetName(handle)), self._power_limit_w(handle))
             nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
         except nvml.NVMLError as error:
             raise UnavailableError(f"nvml: {uuid or 'a board'} has no energy counter: {error}") from error
@@ -128,6 +129,12 @@ class NvmlCounter:
             if nvml.nvmlDeviceGetMigMode(handle)[0]:
                 raise UnavailableError(f"nvml: {uuid} {MIG_REASON}")
         return device
+
+    def _power_limit_w(self, handle: Any) -> int | None:
+        """The power cap, None where NVML does not say."""
+        with suppress(self._nvml.NVMLError):
+            return int(self._nvml.nvmlDeviceGetEnforcedPowerLimit(handle)) // 1000
+        return None
 
     def _is_module(self, handle: Any) -> bool:
         """On Grace-Hopper the counter covers CPU and GPU together (Zeus PR #172)."""

@@ -29,7 +29,7 @@ async def play(requests: int, seed: int, console: Console) -> dict[str, Any]:
     engine_flags = ["--port", "0", "--seed", str(seed), "--speed", str(SPEED), "--max-num-seqs", str(MAX_NUM_SEQS)]
     async with child("perjoule.bench.engine", *engine_flags) as engine:
         serve = ["serve", "--upstream", engine["url"], "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger",
-                 "off", "--energy", f"simulated:{engine['url']}", "--max-num-seqs", str(MAX_NUM_SEQS)]
+                 "off", "--calibrations", "off", "--energy", f"simulated:{engine['url']}", "--max-num-seqs", str(MAX_NUM_SEQS)]
         async with child("perjoule.main", *serve) as sidecar, aiohttp.ClientSession() as http:
             async with AsyncOpenAI(base_url=sidecar["listen"] + "/v1", api_key="demo", max_retries=0) as client:
                 visiting = [asyncio.create_task(see(visit, client, http, sidecar["listen"])) for visit in visits]

@@ -122,7 +122,7 @@ async def through_the_sidecar(args: argparse.Namespace, bodies: Sequence[dict[st
     """A run through the sidecar, with its account held against the other process's reading."""
     with tempfile.TemporaryDirectory() as folder:
         flags = ("serve", "--upstream", args.engine, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--energy", "nvml",
-                 "--ledger", str(Path(folder) / "ledger.sqlite3"), "--max-num-seqs", str(level))
+                 "--ledger", str(Path(folder) / "ledger.sqlite3"), "--calibrations", "off", "--max-num-seqs", str(level))
         async with child("perjoule.main", *flags) as served, another_reader() as rows:
             balance, url = f"{served['admin']}/energy/balance", served["listen"]
             await asyncio.sleep(SETTLE_S)

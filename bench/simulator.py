@@ -2,47 +2,23 @@
 
 Continuous batching as vLLM does it: a step decodes one token for every running sequence and spends what is left of its
 token budget on pieces of waiting prompts (chunked prefill). Everything is integer microjoules over nanoseconds that the
-caller passes in, so what each request truly cost is known exactly, which no sensor can say.
+caller passes in, so what each request truly cost is known, which no sensor can say: exactly where the physics are linear, and
+else by what runs of other sets of requests would have drawn.
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from perjoule.bench.physics import H200 as H200  # what who builds a simulator needs
+from perjoule.bench.physics import Part, Physics
 from perjoule.sidecar.units import NS_PER_MS, energy_uj, power_w
-
-
-@dataclass(frozen=True, slots=True)
-class Physics:
-    """What a step takes and draws, static draw included; shaped like an 8B model under vLLM on one H200.
-
-    A step of the set S costs `step_uj` once plus what each member adds: a fixed and a linear part. The Shapley value of
-    that game is exactly each member's own part and an equal share of the fixed one: what a sequence truly costs here.
-    """
-
-    step_uj: int = 1_700_000
-    prefill_token_uj: int = 14_000
-    decode_token_uj: int = 20_000
-    context_token_uj: int = 20  # for every token of context that a decoded token looks at
-    step_ns: int = 5_000_000
-    prefill_token_ns: int = 30_000
-    idle_w: float = 127.0
-
-    def at_speed(self, speed: float) -> "Physics":
-        """The same physics as a film at another speed: at 0.25 steps last four times longer, their joules stay and the
-        watts are a quarter. Raises ValueError."""
-        if speed <= 0:
-            raise ValueError(f"speed: got {speed}, expected more than 0")
-        return replace(self, step_ns=round(self.step_ns / speed), prefill_token_ns=round(self.prefill_token_ns / speed),
-                       idle_w=self.idle_w * speed)
-
-
-H200 = Physics()
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One prompt being answered, and what it has cost so far. Times are None until they come."""
+    """One prompt being answered, and what it has cost so far by equal parts of what its steps shared (the truth where the physics
+    are linear). Times are None until they come."""
 
     input_tokens: int
     output_tokens: int  # it will give exactly so many, unless aborted
@@ -98,11 +74,12 @@ class Board:
 class Simulator:
     """The engine as a state machine. Invariant: `board.total_uj == idle_uj +` the joules of all sequences, always."""
 
-    def __init__(self, t_ns: int, physics: Physics = H200, *, max_num_seqs: int = 64, step_tokens: int = 2048) -> None:
+    def __init__(self, t_ns: int, physics: Physics = H200, *, max_num_seqs: int = 64, step_tokens: int = 2048,
+                 period_ns: int = 100 * NS_PER_MS) -> None:
         if not 0 < max_num_seqs <= step_tokens:
             raise ValueError(f"max_num_seqs: got {max_num_seqs}, expected 1 to {step_tokens}, the tokens of one step")
         self.physics, self.max_num_seqs, self.step_tokens = physics, max_num_seqs, step_tokens
-        self.board = Board(t_ns)
+        self.board = Board(t_ns, period_ns)
         self.idle_uj = 0
         self.prompt_tokens = self.generation_tokens = 0
         self.running: list[Sequence] = []
@@ -171,24 +148,19 @@ class Simulator:
         return step
 
     def _begin_step(self) -> None:
-        physics, start_ns = self.physics, self.board.end_ns
+        start_ns = self.board.end_ns
         step = self._schedule(start_ns)
-        fixed_uj, left_over_uj = divmod(physics.step_uj, len(step))
-        cost_uj, prefill_tokens = physics.step_uj, 0
-        for place, (sequence, chunk) in enumerate(step):
-            share_uj = fixed_uj + (place < left_over_uj)
+        cost = self.physics.step([Part(chunk, sequence.prefilled + sequence.generated) for sequence, chunk in step])
+        equal_uj, left_over_uj = divmod(cost.shared_uj, len(step))
+        for place, ((sequence, chunk), own_uj) in enumerate(zip(step, cost.own_uj, strict=True)):
+            share_uj = own_uj + equal_uj + (place < left_over_uj)
             if chunk:
-                own_uj = chunk * physics.prefill_token_uj
-                sequence.prefill_uj += own_uj + share_uj
+                sequence.prefill_uj += share_uj
                 sequence.prefilled += chunk
-                prefill_tokens += chunk
             else:
-                context = sequence.input_tokens + sequence.generated
-                own_uj = physics.decode_token_uj + context * physics.context_token_uj
-                sequence.decode_uj += own_uj + share_uj
-            cost_uj += own_uj
+                sequence.decode_uj += share_uj
         self._yielding = [sequence for sequence, _ in step if sequence.prefilled == sequence.input_tokens]
-        self.board.spend(start_ns + physics.step_ns + prefill_tokens * physics.prefill_token_ns, cost_uj)
+        self.board.spend(start_ns + cost.ns, cost.shared_uj + sum(cost.own_uj))
 
     def _end_step(self, tokens: list[Token]) -> None:
         for sequence in self._yielding:

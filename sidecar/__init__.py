@@ -7,15 +7,23 @@ The inside is pure: it takes bytes and monotonic nanoseconds and returns values;
     ports         what the inside asks of the outside: an energy counter, a place to put records
     telemetry     every header, metric and attribute name, as data
     trace_context the traceparent header: in which trace we were called, what we tell the engine
-    work          one request's tokens as a curve over time
-    pace          what traffic has taught so far: prefill rate, decode rate, bytes a token
     timeline      a cumulative counter read now and then: windows, resets, gaps, interpolation
     attribution   a window's microjoules divided exactly
-    weighing      how much each running request weighs in a window
+    terms         the four amounts of computing that an engine's energy depends on, and their costs
+    steps         the engine's steps, counted from frames
+    work          one request's prompt and tokens, and what of them has been charged
+    taut_string   the straightest path through gates
+    pace          what traffic has taught so far: bytes a token, tokens a frame, how long a step takes
+    prefill       when each prompt was computed
+    schedule      what the engine did in a window, and for whom
+    prior         the terms' costs by physics, from the GPU's name
+    fit           those costs by regression, from blocks of windows
+    calibration   the costs in use: prior, then fitted, each published version under its id
+    weighing      how much each request weighs in a window, by each method
     steady_state  is this window steady, ramping, draining or idle
-    board         one device: its counter, its windows that wait, what it draws when nothing runs
-    account       what one request has been charged so far, and the balance of all
-    meter         the state machine: requests and samples in, EnergyRecords out
+    group         the boards of one engine: their windows that wait, what they draw when nothing runs
+    account       what one request has been charged so far, how surely, and the balance of all
+    meter         the state machine: requests and readings in, EnergyRecords out
 
     endpoints     which paths are inference, and in which dialect
     requests      what a request body asks for, and asking for usage by splicing bytes
@@ -34,6 +42,7 @@ The outside is thin: it moves bytes and decides nothing.
     sampler       a thread that reads the counter
     outbox        a thread for each place that records go to
     recent        the latest records, for those who ask by id
+    learned       which calibration the meter goes by: loaded, switched, saved
     upstream      a lean connection to the engine
     front         aiohttp's server, with hooks on its transport
     exchange      one request on its way through

@@ -1,17 +1,19 @@
 """What one request has been charged so far, and the balance of all: integers that add up at every moment."""
 
-from dataclasses import asdict, dataclass
-from math import hypot
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from math import hypot, sqrt
+from typing import NamedTuple
 
 from perjoule.sidecar.record import Charge, RequestFacts, Status
-from perjoule.sidecar.weighing import Weight
+from perjoule.sidecar.terms import Terms
 from perjoule.sidecar.work import Work
 
-# Of what was shared with others: how far token-share was from the truth for single requests, root mean square (0.12 on coalitions of
-# an H200, 0.3 in the demo's mix). A rough standard error, the same for every request; a calibrated one is to come.
-SHARE_ERROR = 0.25
-# Of a window in which a request began or ended: when the window itself began and ended is known to half a poll (10 of 100 ms).
-EDGE_ERROR = 0.10
+# What is not known of a share, as parts of one standard deviation; docs/attribution.md says how each was found.
+FIT_ERROR = 0.6  # of what the fit says of its coefficients: on 60 synthetic streams they were off by 0.44 to 0.68 of that
+EDGE_ERROR = 0.06  # of a window in which it began or ended: when the window itself did is known to a poll of 20 ms, evenly spread
+PLACEMENT_ERROR = 0.03  # of prompts computed beside others: which part of a step was whose, and in which window
+RULE_ERROR = 0.02  # of what was shared: one engine run is not like the next, and steps cost not quite what a linear model says
 OPEN_ERROR = 0.20  # of what a charge that is not settled yet adds for windows that have not been divided
 
 
@@ -32,6 +34,15 @@ class Balance:
         return {**asdict(self), "conserved": self.conserved}
 
 
+class Rule(NamedTuple):
+    """What holds for all requests of a window. Terms cost `price` under the method in use and `model` under the energy model; of all
+    that was computed in the window, `mix` is what part each term cost under the model."""
+
+    price: Terms
+    model: Terms
+    mix: Terms
+
+
 @dataclass(slots=True, eq=False)
 class Account:
     """One open request: its work, and its charges of the windows that have been divided."""
@@ -48,7 +59,10 @@ class Account:
     steady_uj: int = 0
     steady_ns: int = 0
     shared_uj: int = 0
+    contested_uj: int = 0  # of its prompt, while others were running
     edge_uj: int = 0
+    slopes: list[float] = field(default_factory=lambda: [0.0] * 4)  # of its energy, by the logarithm of each coefficient of the model
+    bias_uj: float = 0.0  # how much more the method in use charges than the energy model would
     windows: int = 0
     missed: bool = False  # part of its time was not measured
     concurrency_mean: float | None = None
@@ -58,23 +72,46 @@ class Account:
         """When it began to run."""
         return self.work.begin_ns
 
-    def add(self, weight: Weight, energy_uj: int, active_uj: int, *, steady_ns: int, alone: bool, whole: bool) -> None:
-        """Its part of one window; `steady_ns` is 0 unless the window was steady, `whole` whether it ran from end to end."""
+    def add(self, terms: Terms, energy_uj: int, active_uj: int, model_uj: float, rule: Rule, *, steady_ns: int, alone: bool,
+            whole: bool) -> None:
+        """Its part of one window, of which the energy model would have made `model_uj`; `steady_ns` is 0 unless the window was
+        steady, `whole` whether it ran from end to end."""
+        price, model, mix = rule
         self.windows += 1
         self.energy_uj += energy_uj
         self.active_uj += active_uj
-        if weight.total:
-            self.prefill_uj += energy_uj * weight.prefill // weight.total
+        if terms[0] and (cost := terms.dot(price)) > 0.0:
+            prefill_uj = min(int(energy_uj * terms[0] * price[0] / cost), energy_uj)
+            self.prefill_uj += prefill_uj
+            self.contested_uj += 0 if alone else prefill_uj
         if steady_ns:
             self.steady_uj += energy_uj
             self.steady_ns += steady_ns
-        if not alone:
-            self.shared_uj += energy_uj
         if not whole:
             self.edge_uj += round(energy_uj * EDGE_ERROR)
+        if alone:
+            return
+        self.shared_uj += energy_uj
+        self.bias_uj += energy_uj - model_uj
+        prefill, steps, decode, context = (terms[0] * model[0], terms[1] * model[1], terms[2] * model[2], terms[3] * model[3])
+        if (cost := prefill + steps + decode + context) > 0.0:
+            slopes, scale = self.slopes, model_uj / cost
+            slopes[0] += scale * prefill - model_uj * mix[0]
+            slopes[1] += scale * steps - model_uj * mix[1]
+            slopes[2] += scale * decode - model_uj * mix[2]
+            slopes[3] += scale * context - model_uj * mix[3]
+
+    def uncertainty_uj(self, covariance: Sequence[Sequence[float]], open_uj: int = 0) -> int:
+        """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
+        relative to itself."""
+        slopes = self.slopes
+        variance = sum(a * b * c for a, row in zip(slopes, covariance, strict=True) for b, c in zip(slopes, row, strict=True))
+        return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
+                           RULE_ERROR * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
-               alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:
+               covariance: Sequence[Sequence[float]], calibration_id: str | None, alive: bool = False, open_uj: int = 0,
+               open_active_uj: int = 0) -> Charge:
         """The charge as it stands, plus what the open window is thought to add. `best` is the status of the source; `alive` says
         that its counter moves, so that nothing yet is a number, too."""
         if best is Status.UNAVAILABLE or (self.windows == 0 and not alive):
@@ -91,5 +128,5 @@ class Account:
             active_uj=self.active_uj + open_active_uj if idle_known else None, prefill_uj=prefill_uj,
             decode_uj=None if prefill_uj is None else energy_uj - prefill_uj,
             steady_uj=self.steady_uj, steady_ns=self.steady_ns,
-            uncertainty_uj=round(hypot(SHARE_ERROR * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj)), windows=self.windows,
+            uncertainty_uj=self.uncertainty_uj(covariance, open_uj), calibration_id=calibration_id, windows=self.windows,
             concurrency_mean=self.concurrency_mean)

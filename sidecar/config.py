@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from perjoule.sidecar.weighing import METHODS
+
 PREFIX = "PERJOULE_"
 EVERYWHERE = {"0.0.0.0", "::", "localhost", "127.0.0.1", "::1"}  # noqa: S104  names by which this host reaches itself
 BOUNDS = {"max_num_seqs": (0, 1_000_000), "poll_ms": (1, 1000), "ledger_days": (1, 36_500), "ledger_mb": (1, 10_000_000),
@@ -38,6 +40,11 @@ def state_folder() -> Path:
         raise ConfigError(f"no folder for state: {error} Name a file with --ledger, or set XDG_STATE_HOME") from error
 
 
+def calibrations_folder(told: str) -> Path:
+    """What `--calibrations` names; for `auto` it is in the state folder. Raises ConfigError."""
+    return state_folder() / "calibrations" if told == "auto" else Path(told)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything `perjoule serve` can be told."""
@@ -48,7 +55,7 @@ class Config:
     engine: str = setting("auto", "the upstream's dialect", choices=("auto", "vllm", "sglang", "tgi", "diffusion", "openai"))
     energy: str = setting("auto", "auto | nvml | zeus | dcgm:URL | replay:FILE | simulated[:URL]", metavar="SOURCE")
     gpus: str = setting("all", "the boards that serve this engine: all, or UUIDs with commas between", metavar="all|UUID,…")
-    method: str = setting("token-share", "how a window is divided", choices=("token-share", "step-model", "steady-rate"))
+    method: str = setting("step-model", "how a window is divided", choices=METHODS)
     max_num_seqs: int = setting(0, "the engine's largest batch, for steady-state marking (0: not known)", metavar="N")
     poll_ms: int = setting(20, "how often the energy counter is read", metavar="MS")
     headers: bool = setting(True, "X-Energy-* headers on answers that are not streamed")
@@ -58,6 +65,8 @@ class Config:
     ledger: str = setting("auto", "SQLite file for records; off keeps none; auto is in the state folder", metavar="FILE|off")
     ledger_days: int = setting(30, "records older than this are dropped", metavar="DAYS")
     ledger_mb: int = setting(1024, "the oldest records are dropped beyond this size", metavar="MB")
+    calibrations: str = setting("auto", "folder for what the step model has learned; off keeps none; auto is in the state folder",
+                                metavar="FOLDER|off")
     otlp: str = setting("", "OTLP endpoint for spans, http(s)://host:4318, or grpc://host:4317", metavar="URL")
     workers: int = setting(1, "processes that share the port", metavar="N")
     max_body_mb: int = setting(64, "request bodies larger than this are refused with 413", metavar="MB")

@@ -1,4 +1,4 @@
-"""What traffic has taught so far: bytes a token, tokens a frame, how fast prompts are computed and tokens follow each other.
+"""What traffic has taught so far: bytes a token, tokens a frame, how long a step takes whose frames nobody sees.
 
 All of it is used only where the engine has not (yet) said better, and everything learned is forgotten slowly, so that another
 model behind the same port is learned within some dozens of requests.
@@ -7,11 +7,9 @@ model behind the same port is learned within some dozens of requests.
 from perjoule.sidecar.units import NS_PER_S
 
 KEEP = 0.95  # of what was learned before, at each new observation
-KEEP_PEAK = 0.98
+KEEP_PEAK = 0.998
 PRIOR_BYTES_PER_TOKEN = 4.0  # English under byte-pair encodings
-PRIOR_PREFILL_PER_S = 10_000.0  # tokens; an 8B model does 25,000 on an H200, a tiny one 5,000 on two CPU cores
 PRIOR_DECODE_PER_S = 50.0  # tokens of one sequence
-SAME_STEP_NS = 5_000_000  # first tokens that arrive this close together come from one step of the engine
 
 
 class Ratio:
@@ -51,26 +49,13 @@ class Pace:
     def __init__(self) -> None:
         self.bytes_per_token = Ratio(PRIOR_BYTES_PER_TOKEN, 25.0)
         self.tokens_per_frame = Ratio(1.0, 10.0)
-        self.prefill_per_s = Peak(PRIOR_PREFILL_PER_S)
         self.decode_per_s = Ratio(PRIOR_DECODE_PER_S, 0.1)
-        self._group_start_ns = 0
-        self._group_ns = 0
-
-    def prefill_start(self, begin_ns: int, first_token_ns: int) -> int:
-        """When the computing of a prompt began whose first token came at `first_token_ns`: engines take prompts in the order
-        of arrival, so not before the request itself, and not before the previous prompt was done."""
-        if first_token_ns - self._group_ns > SAME_STEP_NS:
-            self._group_start_ns = self._group_ns
-        self._group_ns = first_token_ns
-        return max(begin_ns, self._group_start_ns)
 
     @property
-    def last_prefill_ns(self) -> int:
-        """When the latest prompt was done."""
-        return self._group_ns
-
-    def learn_prefill(self, tokens: float, span_ns: int) -> None:
-        self.prefill_per_s.learn(tokens, span_ns / NS_PER_S)
+    def step_ns(self) -> float:
+        """How long a step takes: the time in which each sequence gets a token."""
+        return NS_PER_S / self.decode_per_s.value
 
     def learn_decode(self, tokens: float, span_ns: int) -> None:
+        """One sequence got so many tokens in that time."""
         self.decode_per_s.learn(tokens, span_ns / NS_PER_S)

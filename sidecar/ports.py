@@ -17,10 +17,11 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One board with a counter of its own; `uuid` is how records name it."""
+    """One board with a counter of its own; `uuid` is how records name it. The limit is None where the driver tells none."""
 
     uuid: str
     name: str
+    power_limit_w: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,25 @@ class Reading:
     t_after_ns: int
     energy_uj: int
     power_mw: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What answers at the upstream: its name as in `--engine`, and what else it says of itself, None for what it does not."""
+
+    name: str
+    version: str | None = None
+    model: str | None = None
+    precision: str | None = None
+
+    def is_news(self, known: "Engine | None") -> bool:
+        """Whether this is another engine or model, or tells more than `known` did. One that tells less of the same is not: it
+        starts, or is too busy to answer everything."""
+        if known is None:
+            return True
+        is_less = any(told is None and knew is not None for told, knew in ((self.version, known.version), (self.model, known.model),
+                                                                           (self.precision, known.precision)))
+        return self != known and not (is_less and self.model in (known.model, None))
 
 
 class EnergyCounter(Protocol):

@@ -80,8 +80,8 @@ class Charge:
 
     `energy_uj` is its share of all that was drawn while requests ran; `active_uj` its share above the loaded idle (None
     until an idle spell has shown what that is); `prefill_uj + decode_uj == energy_uj` (both None before a window has been
-    divided); `steady_uj` and `steady_ns` are the part that fell into steady windows; `uncertainty_uj` is a rough standard
-    error, without the board's gain error.
+    divided); `steady_uj` and `steady_ns` are the part that fell into steady windows; `uncertainty_uj` is one standard
+    deviation of `energy_uj`, without the board's gain error.
     """
 
     status: Status

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -14,9 +16,11 @@ from aiohttp import web
 from perjoule.sidecar.admin import RecordQueries, admin_app
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.front import make_front
-from perjoule.sidecar.meter import SILENCE_NS, Meter
+from perjoule.sidecar.group import SILENCE_NS
+from perjoule.sidecar.learned import Calibrations, Learned
+from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.outbox import Outbox
-from perjoule.sidecar.ports import EnergyCounter, Reading, RecordSink
+from perjoule.sidecar.ports import EnergyCounter, Engine, Reading, RecordSink
 from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.record import EnergyRecord
 from perjoule.sidecar.relay import Relay
@@ -25,7 +29,8 @@ from perjoule.sidecar.units import NS_PER_MS, joules, seconds
 from perjoule.sidecar.upstream import Upstream
 
 TICK_S = 0.05  # settles requests whose windows wait for nothing but time
-RECOGNISE_EVERY_S = 2.0
+RECOGNISE_EVERY_S = 2.0  # until the upstream answers
+RECOGNISE_AGAIN_S = 60.0  # after that: another model behind the same port is another calibration
 BACKLOG = 4096
 LAST_ANSWERS_S = 1.0  # after draining, for handlers that still write
 LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its record to be stored
@@ -48,7 +53,8 @@ class Service:
     """`perjoule serve`: the traffic port, the operator's port, the sampler, the records' ways out. It is the AdminView."""
 
     def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
-                 recognise: Callable[[str], Awaitable[str | None]], metrics: Callable[["Service"], Metrics], tracing: bool) -> None:
+                 calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]],
+                 metrics: Callable[["Service"], Metrics], tracing: bool) -> None:
         self.config, self.counter, self.ledger = config, counter, ledger
         if counter is None:
             self.meter = Meter(method=config.method)
@@ -62,7 +68,9 @@ class Service:
                            tracing=tracing, engine="unknown" if config.engine == "auto" else config.engine)
         self._recognise = recognise
         self._metrics = metrics(self)
-        self._seen_upstream = False
+        self.learned = Learned(self.meter, () if counter is None else counter.devices, calibrations)
+        self._upstream_is: Engine | None = None
+        self._answered = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._at_once = False
@@ -82,8 +90,9 @@ class Service:
                 loop.add_signal_handler(number, self._asked_to_stop)
             if self.sampler is not None:
                 self.sampler.start()
-            helpers = [loop.create_task(self._tick()), loop.create_task(self._find_engine())]
-            await asyncio.wait([helpers[1]], timeout=RECOGNISE_EVERY_S)
+            helpers = [loop.create_task(self._tick()), loop.create_task(self._watch_engine()), loop.create_task(self.learned.keep())]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), RECOGNISE_EVERY_S)
             gc.collect()
             gc.freeze()  # what is alive now stays: the collector need not look at it again under load
             announce({"listen": listen, "admin": admin_url, "energy": self.counter.name if self.counter else "unavailable",
@@ -103,6 +112,7 @@ class Service:
             self.relay.upstream.close()
             for outbox in self.outboxes:
                 outbox.close(LAST_RECORDS_S)
+            await self.learned.save()
 
     async def _listen(self, runner: "web.ServerRunner | web.AppRunner", host: str, port: int) -> str:
         await runner.setup()
@@ -143,14 +153,18 @@ class Service:
             await asyncio.sleep(TICK_S)
             self._advance(time.monotonic_ns())
 
-    async def _find_engine(self) -> None:
-        """Ask the upstream what it is until it answers; traffic flows meanwhile."""
-        while (found := await self._recognise(self.config.upstream)) is None:
-            await asyncio.sleep(RECOGNISE_EVERY_S)
-        self._seen_upstream = True
-        if self.config.engine == "auto":
-            self.relay.engine = found
-        logger.info("upstream %s answers; engine: %s", self.config.upstream, self.relay.engine)
+    async def _watch_engine(self) -> None:
+        """Ask the upstream what it is until it answers, and now and then whether it still is; traffic flows meanwhile."""
+        while True:
+            found = await self._recognise(self.config.upstream)
+            if found is not None and found.is_news(self._upstream_is):
+                self._upstream_is = found
+                if self.config.engine == "auto":
+                    self.relay.engine = found.name
+                logger.info("upstream %s answers; engine: %s", self.config.upstream, self.relay.engine)
+                await self.learned.is_of(replace(found, name=self.relay.engine))
+                self._answered.set()
+            await asyncio.sleep(RECOGNISE_AGAIN_S if self._upstream_is else RECOGNISE_EVERY_S)
 
     # records on their way
 
@@ -192,10 +206,10 @@ class Service:
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Ready once the upstream has answered, until draining begins."""
         failing = {outbox.name: outbox.failing for outbox in self.outboxes if outbox.failing}
-        why = {"upstream_answered": self._seen_upstream, "draining": self.relay.draining, "engine": self.relay.engine,
+        why = {"upstream_answered": self._answered.is_set(), "draining": self.relay.draining, "engine": self.relay.engine,
                "energy": self.counter.name if self.counter is not None else "unavailable",
                "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": failing}
-        return self._seen_upstream and not self.relay.draining, why
+        return self._answered.is_set() and not self.relay.draining, why
 
     def power_w(self) -> float | None:
         """What the boards draw now, None if that is not known."""

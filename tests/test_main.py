@@ -41,11 +41,13 @@ REFUSED = {
     "no upstream": (["serve"], "--upstream is required"),
     "an upstream that is no URL": (["serve", "--upstream", "localhost:8000"], "--upstream: got 'localhost:8000'"),
     "two workers": ([*SERVE, "--workers", "2"], "not built yet: --workers 2"),
-    "step-model": ([*SERVE, "--method", "step-model"], "not built yet: --method step-model"),
     "dcgm": ([*SERVE, "--energy", "dcgm:http://x"], "not built yet: dcgm"),
     "an unknown source": ([*SERVE, "--energy", "sun"], "--energy: got 'sun'"),
     "a recording that is not there": ([*SERVE, "--energy", "replay:/nonexistent"], "/nonexistent"),
     "a ledger that cannot be": ([*SERVE, "--energy", "simulated", "--ledger", "/proc/folder/ledger.sqlite3"], "/proc/folder"),
+    "a folder for calibrations that cannot be": ([*SERVE, "--energy", "simulated", "--ledger", "off", "--calibrations", "/proc/folder"],
+                                                 "--calibrations: "),
+    "a calibration that is not there": (["calibration", "show", "fitted-0"], "got 'fitted-0', expected one of none"),
     "replay": (["replay"], "perjoule replay: not built yet"),
 }
 

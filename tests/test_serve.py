@@ -24,7 +24,7 @@ async def served(*flags, engine=None):
     async with contextlib.AsyncExitStack() as stack:
         if engine is None:
             engine = (await stack.enter_async_context(child("perjoule.bench.engine", "--port", "0")))["url"]
-        ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger", "off")
+        ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger", "off", "--calibrations", "off")
         yield await stack.enter_async_context(child("perjoule.main", "serve", "--upstream", engine, *ports, *flags))
 
 

@@ -15,8 +15,9 @@ from perjoule.sidecar import config as settings
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
-NOT_BUILT = ("replay", "compare", "ledger", "calibration", "estimate", "bench", "meter")
-PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run"}
+NOT_BUILT = ("replay", "compare", "ledger", "estimate", "bench", "meter")
+PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run",
+            "calibration": "perjoule.bench.calibrations:run"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("demo", help="see it work: an embedded engine, the sidecar, a few dozen requests", add_help=False)
     commands.add_parser("probe", help="can the joules of this machine be trusted?", add_help=False)
     commands.add_parser("accuracy", help="how far are the shares from measured Shapley values?", add_help=False)
+    commands.add_parser("calibration", help="what has been learned of what steps and tokens cost", add_help=False)
     if args and args[0] in NOT_BUILT:
         return _refuse(f"perjoule {args[0]}: not built yet")
     if args and args[0] in PROGRAMS:
@@ -54,8 +56,6 @@ def _serve(config: settings.Config) -> int:
     logging.getLogger("zeus").setLevel(logging.ERROR)  # what it did not find is said by us, in our words
     if config.workers != 1:
         return _refuse(f"perjoule serve: not built yet: --workers {config.workers} (expected 1)")
-    if config.method != "token-share":
-        return _refuse(f"perjoule serve: not built yet: --method {config.method} (expected token-share)")
     running: list[Any] = []
     try:
         opened: Opened = open_counter(config.energy, config.gpus, lambda: running[0].meter.in_flight if running else 0)
@@ -63,19 +63,20 @@ def _serve(config: settings.Config) -> int:
         return _refuse(f"perjoule serve: {error}")
     try:
         sinks, ledger = _sinks(config)
+        calibrations = _calibrations(config)
     except settings.ConfigError as error:
         return _refuse(f"perjoule serve: {error}")
     import uvloop
 
-    return uvloop.run(_run(config, opened, sinks, ledger, running))
+    return uvloop.run(_run(config, opened, sinks, ledger, calibrations, running))
 
 
-async def _run(config: settings.Config, opened: Any, sinks: list[Any], ledger: Any, running: list[Any]) -> int:
+async def _run(config: settings.Config, opened: Any, sinks: list[Any], ledger: Any, calibrations: Any, running: list[Any]) -> int:
     from perjoule.adapters.engine import recognise
     from perjoule.sidecar.service import Service, logger
 
-    service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, recognise=recognise, metrics=_metrics,
-                      tracing=bool(config.otlp))
+    service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, calibrations=calibrations, recognise=recognise,
+                      metrics=_metrics, tracing=bool(config.otlp))
     running.append(service)
 
     def announce(where: dict[str, Any]) -> None:
@@ -120,6 +121,23 @@ def _sinks(config: settings.Config) -> tuple[list[Any], Any]:
         except (ImportError, ValueError) as error:
             raise settings.ConfigError(str(error)) from error
     return sinks, ledger
+
+
+def _calibrations(config: settings.Config) -> Any:
+    """Where calibrations are kept, None for nowhere. Raises ConfigError."""
+    from perjoule.adapters.calibrations import CalibrationFolder
+
+    if config.calibrations == "off":
+        return None
+    try:
+        folder = settings.calibrations_folder(config.calibrations)
+        folder.mkdir(parents=True, exist_ok=True)
+        return CalibrationFolder(folder)
+    except (OSError, settings.ConfigError) as error:
+        if config.calibrations != "auto":
+            raise settings.ConfigError(f"--calibrations: {error}") from error
+        logging.getLogger("perjoule").warning("calibrations are not kept: %s", error)
+        return None
 
 
 def _metrics(service: Any) -> Any:

@@ -112,3 +112,10 @@ def test_the_fake_raises_what_pynvml_raises() -> None:
         FakeNvml().nvmlDeviceGetCount()
     with pytest.raises(pynvml.NVMLError_LibraryNotFound):
         FakeNvml(init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND).nvmlInit()
+
+
+def test_the_power_cap_is_part_of_the_board() -> None:
+    """In watts where NVML tells it, None where it does not."""
+    silent = FakeBoard("GPU-b", fails={"nvmlDeviceGetEnforcedPowerLimit": pynvml.NVML_ERROR_NOT_SUPPORTED})
+    counter = NvmlCounter("all", FakeNvml(FakeBoard("GPU-a"), silent))
+    assert [device.power_limit_w for device in counter.devices] == [700, None]

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.bench.simulator import H200, Board, Physics, Sequence, Simulator
+from perjoule.bench.physics import H200, Linear, Roofline
+from perjoule.bench.recorded_steps import RECORDED
+from perjoule.bench.simulator import Board, Sequence, Simulator
 
 MS = 1_000_000
 HOUR_NS = 3_600_000 * MS
@@ -35,7 +37,7 @@ def test_one_request_costs_what_the_physics_say():
 
 def test_a_share_is_the_shapley_value_of_its_step():
     """In one step, each member's truth equals the Shapley value computed from the cost of every coalition."""
-    physics = Physics(step_uj=1_700_040)  # divisible by 2, 3, 4 and 5: no rounding in the way
+    physics = Linear(step_uj=1_700_040)  # divisible by 2, 3, 4 and 5: no rounding in the way
     prompts = (10, 200, 1, 77)
 
     def cost(members: tuple[int, ...]) -> int:
@@ -162,10 +164,11 @@ def test_the_counter_never_falls_and_ends_at_the_sum(spans, poll_ns):
 arrival = st.tuples(st.integers(0, 80 * MS), st.integers(1, 6000), st.integers(0, 40), st.booleans())
 
 
+@pytest.mark.parametrize("physics", [H200, Roofline(), Roofline(experts=0.9), RECORDED], ids=["linear", "roofline", "experts", "recorded"])
 @given(st.lists(arrival, max_size=25), st.integers(1, 8), st.sampled_from((1.0, 0.3, 7.0)))
-def test_conserved(arrivals, max_num_seqs, speed):
+def test_conserved(physics, arrivals, max_num_seqs, speed):
     """At every instant the counter's total is the idle joules and the truths of all requests, to the microjoule."""
-    simulator, t_ns, sequences = Simulator(0, H200.at_speed(speed), max_num_seqs=max_num_seqs), 0, []
+    simulator, t_ns, sequences = Simulator(0, physics.at_speed(speed), max_num_seqs=max_num_seqs), 0, []
     for gap_ns, input_tokens, output_tokens, leaves in arrivals:
         t_ns += gap_ns
         simulator.advance(t_ns)

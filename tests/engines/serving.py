@@ -65,7 +65,8 @@ def start(upstream: str, folder: Path, *flags: str) -> Sidecar:
     """A sidecar in front of `upstream`, ready, its ledger and log in `folder`. Raises RuntimeError with its log."""
     log = folder / "serve.log"
     command = [str(Path(sys.executable).with_name("perjoule")), "serve", f"--upstream={upstream}",
-               "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ledger={folder / 'ledger.sqlite3'}", *flags]
+               "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ledger={folder / 'ledger.sqlite3'}",
+               f"--calibrations={folder / 'calibrations'}", *flags]
     with log.open("wb") as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                                    start_new_session=True)

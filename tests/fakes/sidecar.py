@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perjoule.sidecar.config import Config
-from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.learned import Calibrations
+from perjoule.sidecar.ports import Device, Engine, Reading
 from perjoule.sidecar.record import EnergyRecord, Status
 from perjoule.sidecar.service import Service
 
@@ -89,17 +90,18 @@ class Running:
 
 
 @asynccontextmanager
-async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", **settings: Any) -> AsyncIterator[Running]:
+async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", calibrations: Calibrations | None = None,
+                  **settings: Any) -> AsyncIterator[Running]:
     """A running Service in front of `upstream`; `settings` are Config's."""
     config = Config(upstream=upstream, listen="127.0.0.1:0", admin="127.0.0.1:0", engine=engine, ledger="off", drain_s=1.0, **settings)
     ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     sink = Kept()
 
-    async def recognise(url: str) -> str | None:
-        return engine
+    async def recognise(url: str) -> Engine | None:
+        return Engine(engine, "1.0", "m")
 
-    service = Service(config, counter=SteadyCounter() if energy else None, sinks=[sink], ledger=None, recognise=recognise,
-                      metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "")
+    service = Service(config, counter=SteadyCounter() if energy else None, sinks=[sink], ledger=None,
+                      calibrations=calibrations, recognise=recognise, metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "")
     task = asyncio.ensure_future(service.run(ready.set_result))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():

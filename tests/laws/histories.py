@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
+from perjoule.sidecar.weighing import METHODS
 
 MS = 1_000_000
 deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300,
                 suppress_health_check=[HealthCheck.too_slow])
 
+methods = st.sampled_from(METHODS)
 advance = st.integers(1, 300)
 events = st.one_of(
     st.tuples(st.just("begin"), advance, st.booleans(), st.one_of(st.none(), st.integers(0, 9000)), st.integers(1, 3)),
     st.tuples(st.just("tokens"), advance, st.integers(0, 9), st.integers(1, 40)),
     st.tuples(st.just("prompt"), advance, st.integers(0, 9), st.integers(0, 9000), st.integers(0, 9000)),
     st.tuples(st.just("end"), advance, st.integers(0, 9), st.one_of(st.none(), st.integers(0, 500)), st.sampled_from([200, 400, None])),
-    st.tuples(st.just("sample"), advance, st.lists(st.integers(-10**6, 10**8), min_size=2, max_size=2)),
+    st.tuples(st.just("sample"), advance, st.lists(st.integers(-10**6, 10**8), min_size=3, max_size=3)),
     st.tuples(st.just("silence"), st.integers(900, 4000)),
     st.tuples(st.just("late"), advance),
 )
@@ -30,10 +32,10 @@ def facts(record_id, t_ns, output_tokens, status):
                         output_tokens=output_tokens, output_source=TokenSource.USAGE if output_tokens is not None else None)
 
 
-def play(history, boards, origin_ns=0):
+def play(history, boards, origin_ns=0, method=METHODS[0]):
     """Run a history through a meter, from `origin_ns` on; answers the meter, the records, and how many requests were begun."""
     devices = [Device(f"GPU-{i}", "board") for i in range(boards)]
-    meter = Meter(devices, source="test", status=Status.MEASURED) if boards else Meter()
+    meter = Meter(devices, source="test", status=Status.MEASURED, method=method) if boards else Meter(method=method)
     t_ns, begun, running, records = origin_ns, 0, [], []
     counters = [10**9] * boards
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.account import Account, Balance
+from perjoule.sidecar.account import Account, Balance, Rule
 from perjoule.sidecar.record import Status
-from perjoule.sidecar.weighing import Weight
+from perjoule.sidecar.terms import Terms
 from perjoule.sidecar.work import Work
 
 
@@ -14,13 +14,21 @@ def account():
     return Account("r", Work(0, visible=True, prompt_tokens=0, choices=1), "m", 0, 0)
 
 
-def add(it, energy_uj, *, prefill=0, decode=1, steady_ns=0, alone=True, whole=True):
-    it.add(Weight(it.work, prefill, decode), energy_uj, energy_uj // 2, steady_ns=steady_ns, alone=alone, whole=whole)
+TOKENS = Terms(1.0, 0.0, 1.0, 0.0)
+MODEL = Terms(1.0, 100.0, 1.0, 0.0)
+SURE = [[0.0] * 4] * 4
+VAGUE = [[0.25 * (i == j) for j in range(4)] for i in range(4)]
 
 
-def charge(it, best=Status.MEASURED, *, settled=True, idle_known=True, **more):
+def add(it, energy_uj, *, prefill=0, decode=1, steps=0.0, steady_ns=0, alone=True, whole=True, model_uj=None, price=TOKENS,
+        mix=TOKENS):
+    it.add(Terms(prefill, steps, decode, 0.0), energy_uj, energy_uj // 2, energy_uj if model_uj is None else model_uj,
+           Rule(price, MODEL, mix), steady_ns=steady_ns, alone=alone, whole=whole)
+
+
+def charge(it, best=Status.MEASURED, *, settled=True, idle_known=True, covariance=SURE, **more):
     return it.charge(best, method="token-share", source="nvml", boundary="gpu-board", devices=("GPU-0",), idle_known=idle_known,
-                     settled=settled, **more)
+                     settled=settled, covariance=covariance, calibration_id=None, **more)
 
 
 STATUSES = {  # (the source's, settled, part of it missed) and what the charge is called
@@ -84,16 +92,29 @@ def test_uncertainty_is_none_for_a_request_that_was_alone_all_the_time():
 
 @given(st.integers(10**6, 10**9), st.integers(10**6, 10**9))
 def test_uncertainty_grows_with_what_was_shared_and_with_the_edges(first_uj, more_uj):
-    """Each shared window and each window that it ran only part of makes the number less sure."""
+    """Each shared window, each prompt computed beside others and each window that it ran only part of makes the number less sure."""
     it = account()
-    add(it, first_uj, alone=False)
-    shared = charge(it).uncertainty_uj
-    assert shared > 0
-    add(it, more_uj, alone=False)
-    both = charge(it).uncertainty_uj
-    assert both > shared
-    add(it, more_uj, whole=False)
-    assert charge(it).uncertainty_uj > both
+    seen = []
+    for more in ({"alone": False}, {"alone": False}, {"alone": False, "prefill": 9, "decode": 0}, {"whole": False}):
+        add(it, first_uj if not seen else more_uj, **more)
+        seen.append(charge(it).uncertainty_uj)
+    assert 0 < seen[0] < seen[1] < seen[2] < seen[3]
+
+
+def test_a_coefficient_that_is_not_known_matters_where_requests_differ():
+    """A prompt beside an answer: twice the price of a step moves joules from one to the other. Two answers alike: it moves none."""
+    apart, alike = account(), account()
+    add(apart, 10**6, prefill=100, decode=0, alone=False, mix=Terms(0.5, 0.49, 0.01, 0.0))
+    add(alike, 10**6, decode=1, steps=0.01, alone=False, mix=Terms(0.0, 0.5, 0.5, 0.0))
+    assert charge(apart, covariance=VAGUE).uncertainty_uj > 1.5 * charge(apart).uncertainty_uj
+    assert charge(alike, covariance=VAGUE).uncertainty_uj == charge(alike).uncertainty_uj
+
+
+def test_a_rule_that_charges_more_than_the_model_would_is_that_uncertain():
+    """By tokens 1 J, by the energy model 0.6: the difference is in the uncertainty."""
+    it = account()
+    add(it, 10**6, alone=False, model_uj=600_000.0)
+    assert charge(it).uncertainty_uj == pytest.approx(400_000, rel=0.01)
 
 
 def test_an_open_window_is_a_fifth_uncertain():

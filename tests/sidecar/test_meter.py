@@ -15,8 +15,8 @@ POLL_MS, TICK_MS, PERIOD_MS = 20, 50, 100
 class Bench:
     """Time that passes in milliseconds; boards that draw `power_w` and show it each period, until `silent`."""
 
-    def __init__(self, boards=1, *, phase_ms=0, status=Status.MEASURED):
-        self.meter = Meter([Device(f"GPU-{i}", "a board") for i in range(boards)], source="nvml", status=status)
+    def __init__(self, boards=1, *, phase_ms=0, status=Status.MEASURED, **more):
+        self.meter = Meter([Device(f"GPU-{i}", "a board") for i in range(boards)], source="nvml", status=status, **more)
         self.now_ms, self.power_w, self.silent = 0, [400] * boards, False
         self.settled = {}  # record id: (when in ms, record)
         self._phase_ms, self._drawn_uj, self._shown_uj = phase_ms, [0] * boards, [0] * boards
@@ -112,7 +112,7 @@ def test_equal_requests_side_by_side_are_charged_alike():
 
 def test_a_long_prompt_costs_more_than_its_neighbours_tokens():
     """While a prompt is computed it is most of the tokens, and so of the joules."""
-    bench = Bench().run_to(500)
+    bench = Bench(method="token-share").run_to(500)
     bench.begin("decoding")
     bench.stream(["decoding"], 1000)
     bench.begin("prompt", input_tokens=5000)

@@ -1,10 +1,10 @@
-"""What traffic teaches: ratios move towards what is seen, never to nothing, and prompts are computed one after the other."""
+"""What traffic teaches: ratios move towards what is seen, never to nothing, and a peak stays until it is old."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.pace import SAME_STEP_NS, Pace, Ratio
+from perjoule.sidecar.pace import Pace, Peak, Ratio
 
 MS = 1_000_000
 
@@ -12,7 +12,7 @@ MS = 1_000_000
 def test_nothing_learned_is_the_prior():
     """Before any traffic the rates are the stated guesses."""
     assert Ratio(4.0, 25.0).value == pytest.approx(4.0)
-    assert Pace().prefill_per_s.value == pytest.approx(10_000.0)
+    assert Pace().step_ns == pytest.approx(20 * MS)
 
 
 def test_another_model_is_learned_within_dozens_of_requests():
@@ -34,18 +34,20 @@ def test_a_ratio_stays_positive(observations):
     assert ratio.value > 0
 
 
-def test_a_prompt_waits_for_the_one_before_it():
-    """Its computing began when it came, or when the previous first token was shown, whichever is later."""
-    pace = Pace()
-    assert pace.prefill_start(100 * MS, 300 * MS) == 100 * MS
-    assert pace.prefill_start(150 * MS, 500 * MS) == 300 * MS
-    assert pace.prefill_start(700 * MS, 800 * MS) == 700 * MS
+def test_a_peak_is_the_highest_of_late():
+    """An observation below it hardly moves it; a lasting fall is followed."""
+    peak = Peak(10.0)
+    peak.learn(100, 1)
+    peak.learn(1, 1)
+    assert peak.value == pytest.approx(100, rel=0.01)
+    for _ in range(3000):
+        peak.learn(20, 1)
+    assert peak.value == pytest.approx(20, rel=0.01)
 
 
-def test_first_tokens_of_one_step_share_their_beginning():
-    """Prompts that were computed in one batch do not wait for each other."""
+def test_a_step_takes_what_a_token_does():
+    """80 tokens a second of one sequence are steps of 12.5 ms."""
     pace = Pace()
-    pace.prefill_start(0, 100 * MS)
-    assert pace.prefill_start(0, 300 * MS) == 100 * MS
-    assert pace.prefill_start(0, 300 * MS + SAME_STEP_NS) == 100 * MS
-    assert pace.last_prefill_ns == 300 * MS + SAME_STEP_NS
+    for _ in range(200):
+        pace.learn_decode(80, 1000 * MS)
+    assert pace.step_ns == pytest.approx(12.5 * MS, rel=0.01)

@@ -22,9 +22,9 @@ async def test_it_is_ready_once_the_upstream_has_answered_until_it_drains():
         ready, why = front.service.ready()
         assert ready
         assert (why["engine"], why["energy"], why["energy_failing"], why["sinks_failing"]) == ("vllm", "steady", False, {})
-        front.service._seen_upstream = False
+        front.service._answered.clear()
         assert not front.service.ready()[0]
-        front.service._seen_upstream = True
+        front.service._answered.set()
         front.service.relay.draining = True
         assert not front.service.ready()[0]
 

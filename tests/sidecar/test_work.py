@@ -1,99 +1,103 @@
-"""A request's tokens as curves: they grow, never fall, and what is frozen stays."""
+"""One request's frames: each token is charged once, in the window in which it was computed, as far as that can be told."""
 
-from itertools import pairwise
-
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.work import MICRO, Curve, Work
+from perjoule.sidecar.steps import StepClock
+from perjoule.sidecar.work import Work
 
-S = 1_000_000_000
-
-
-def test_a_curve_is_linear_between_its_knots():
-    """Half of the time, half of the amount; nothing before, all of it after."""
-    curve = Curve(0)
-    curve.grow(100, 200, 1000)
-    assert [curve.at(t) for t in (50, 100, 150, 200, 900)] == [0, 0, 500, 1000, 1000]
+MS = 1_000_000
 
 
-def test_an_instant_amount_belongs_to_the_window_that_ends_there():
-    """Windows are half open on the left: (t0, t1]."""
-    curve = Curve(0)
-    curve.grow(100, 100, 7)
-    assert curve.between(0, 100) == 7
-    assert curve.between(100, 200) == 0
+def work(*, visible=True, choices=1, prompt=100):
+    return Work(0, visible=visible, prompt_tokens=float(prompt), choices=choices)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 10**6)), max_size=30),
-       st.lists(st.integers(0, 1200), max_size=9))
-def test_windows_of_a_curve_sum_to_its_total(growths, cuts):
-    """However time is cut into windows, the parts are whole numbers that sum to everything, and none is negative."""
-    curve = Curve(0)
-    for t0, dt, amount in growths:
-        curve.grow(t0, t0 + dt, amount)
-    edges = [-1, *sorted(cuts), 10**7]
-    parts = [curve.between(a, b) for a, b in pairwise(edges)]
-    assert all(part >= 0 for part in parts)
-    assert sum(parts) == curve.total == sum(amount for _, _, amount in growths)
+def show(it, t_ns, count=1):
+    """As the schedule does."""
+    if it.first_ns is None:
+        it.first_ns = it.before_ns = t_ns
+    it.frames.extend([t_ns] * count)
 
 
-@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 10**6)), min_size=1, max_size=20), st.integers(0, 900), st.integers(1, 900),
-       st.integers(1, 10**6))
-def test_a_lift_adds_on_top_and_leaves_the_past(growths, t0, span, amount):
-    """What is learned late is spread over its span; everything before it is as it was (to a millionth of a token)."""
-    curve, t = Curve(0), 0
-    for dt, more in growths:
-        curve.grow(t, t + dt, more)
-        t += dt
-    before = [curve.at(x) for x in range(0, t0 + 1, 50)]
-    total = curve.total
-    curve.lift(t0, t0 + span, amount)
-    assert curve.total == total + amount
-    assert all(abs(curve.at(x) - then) <= 1 for x, then in zip(range(0, t0 + 1, 50), before, strict=True))
-    values = [curve.at(x) for x in range(0, 5000, 7)]
-    assert values == sorted(values)
+def test_a_token_under_way_is_a_part_of_one():
+    """A frame at 30 ms after one at 10: by 20 ms half of it was computed."""
+    it = work()
+    show(it, 10 * MS, 1)
+    show(it, 30 * MS, 1)
+    assert it.frames_by(10 * MS, StepClock()) == pytest.approx(1)
+    assert it.frames_by(20 * MS, StepClock()) == pytest.approx(1.5)
+    assert it.frames_by(5 * MS, StepClock()) == 0
 
 
-def test_forgetting_keeps_what_is_asked_later():
-    """A long stream stays small, and its later windows are as before."""
-    curve = Curve(0)
-    for t in range(5000):
-        curve.grow(t, t + 1, 10)
-    curve.forget(4000)
-    assert len(curve._times) < 1100
-    assert curve.between(4000, 5000) == 10_000
+def test_what_has_not_come_yet_is_a_step_at_most():
+    """The step under way gives one token to each sequence, however late it is."""
+    it, clock = work(choices=2), StepClock()
+    clock.advance(10 * MS, 1)
+    show(it, 10 * MS, 2)
+    assert it.frames_by(10_000 * MS, clock) == pytest.approx(2 + 2)
+    it.end_ns = 11 * MS
+    assert it.frames_by(10_000 * MS, clock) == 2
 
 
-def test_the_first_token_says_that_the_prompt_is_done():
-    """The prompt was computed between the start of execution and the first token; each token since the one before."""
-    work = Work(0, visible=True, prompt_tokens=100, choices=1)
-    work.show(2 * S, 1, 1 * S)
-    work.show(3 * S, 2, 0)
-    assert (work.prefill.between(0, S), work.prefill.between(S, 2 * S)) == (0, 100 * MICRO)
-    assert work.decode.between(2 * S, 3 * S) == 2 * MICRO
+def test_a_guess_that_was_too_high_is_not_charged_again():
+    """Charged three frames when two had come: the third, when it comes, costs nothing more."""
+    it = work()
+    show(it, 10 * MS, 2)
+    it.charge(50 * MS, 3.0, 3.0)
+    show(it, 60 * MS, 1)
+    assert it.owed_tokens(it.frames_by(100 * MS, StepClock()), 1.0) == 0
+    show(it, 70 * MS, 1)
+    assert it.owed_tokens(it.frames_by(100 * MS, StepClock()), 1.0) == pytest.approx(1)
 
 
-def test_what_was_guessed_is_not_counted_twice():
-    """A token that a divided window was given in advance is not given again when it is seen."""
-    work = Work(0, visible=True, prompt_tokens=10, choices=1)
-    work.show(S, 1, 0)
-    work.freeze(S, 2 * S, 0, MICRO // 2)
-    work.show(3 * S, 1, 0)
-    assert work.decode.total == 2 * MICRO
-    assert work.decode.between(S, 2 * S) == MICRO // 2
+def test_the_engine_s_count_at_the_end_is_what_is_charged_in_all():
+    """Ten tokens in five frames: those not charged yet are spread over the frames that are left."""
+    it = work()
+    for i in range(1, 6):
+        show(it, i * 10 * MS, 1)
+    it.charge(20 * MS, 2.0, 2.0)
+    it.end_ns, it.output_tokens = 50 * MS, 10
+    assert it.owed_tokens(it.frames_by(30 * MS, StepClock()), 1.0) == pytest.approx(8 / 3)
+    assert it.owed_tokens(it.frames_by(50 * MS, StepClock()), 1.0) == pytest.approx(8)
 
 
-def test_hidden_tokens_are_placed_at_the_end():
-    """A request that is not streamed tells its tokens when it ends: first the prompt at its pace, then the answer."""
-    work = Work(0, visible=False, prompt_tokens=1000, choices=1)
-    work.finish(2 * S, 50, prefill_per_s=1000.0, decode_per_s=1.0, failed=False)
-    assert work.prefill.between(0, S) == 1000 * MICRO
-    assert (work.decode.between(0, S), work.decode.between(S, 2 * S)) == (0, 50 * MICRO)
+def test_a_prompt_that_turns_out_cached_costs_what_is_left():
+    """Of 1000 tokens 900 were cached; 300 had been charged already: nothing more is owed, and nothing is taken back."""
+    it = work(prompt=1000)
+    it.prompt_left = 700.0
+    it.know_prompt(1000, 900)
+    assert (it.prompt_tokens, it.cached, it.prompt_left) == (100, 900, 0)
 
 
-def test_a_refused_request_computed_nothing():
-    """An HTTP error costs no tokens."""
-    work = Work(0, visible=False, prompt_tokens=1000, choices=1)
-    work.finish(S, None, prefill_per_s=1000.0, decode_per_s=1.0, failed=True)
-    assert work.prefill.total == work.decode.total == work.prompt_left == 0
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 3)), max_size=40), st.lists(st.integers(1, 300), min_size=1, max_size=12),
+       st.one_of(st.none(), st.integers(0, 200)))
+def test_every_token_is_charged_exactly_once(frames, spans, told):
+    """Whatever the windows' edges: by the end the sum is what the engine said, or the frames that came, and never falls."""
+    it, clock, t_ns = work(), StepClock(), 0
+    for gap, count in frames:
+        t_ns += gap * MS
+        show(it, t_ns, count)
+    it.end_ns, it.output_tokens = t_ns, told
+    edge, charged = 0, 0.0
+    for span in [*spans, 10_000]:
+        edge += span * MS
+        by = it.frames_by(edge, clock)
+        tokens = it.owed_tokens(by, 1.0)
+        assert tokens >= 0
+        it.charge(edge, by, tokens)
+        charged += tokens
+    assert charged == pytest.approx(sum(count for _, count in frames) if told is None else told)
+    assert it.shown == sum(count for _, count in frames)
+
+
+@pytest.mark.parametrize(("visible", "first", "end", "known"), [
+    (True, None, None, False), (True, 10, None, False), (True, 60, None, True), (False, None, None, True), (True, None, 20, True)])
+def test_what_is_known_until_when(visible, first, end, known):
+    """A stream is known up to its last frame, an ended request and one that shows nothing for good."""
+    it = work(visible=visible)
+    if first is not None:
+        show(it, first * MS, 1)
+    it.end_ns = None if end is None else end * MS
+    assert it.is_known_until(50 * MS) is known

@@ -1,0 +1,225 @@
+"""What one engine is thought to have been doing: which prompts it computed, whom it gave tokens, and how many shared each step.
+
+Evidence goes in as it is seen (arrivals, frames, ends); out comes, for any window, how much of each term of the energy model every
+request accounts for. With continuous batching all running sequences advance together: who shows his tokens tells how fast those
+advance who hide theirs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from perjoule.sidecar.pace import Pace
+from perjoule.sidecar.prefill import Placed, PrefillQueue
+from perjoule.sidecar.steps import StepClock
+from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.units import NS_PER_S
+from perjoule.sidecar.work import Work
+
+
+class Look(NamedTuple):
+    """What was computed in a window. Of each request that ran in it, in the order of arrival: what it accounts for, for how many
+    nanoseconds it was there, and how far its answer was at the end; and of all, which prompts, and how long anybody was there."""
+
+    works: list[Work]
+    amounts: list[Terms]
+    ran_ns: list[int]
+    frames: list[float]
+    placed: list[Placed]
+    busy_ns: int
+
+
+class Schedule:
+    """One engine core: a row of prompts, and a clock of steps."""
+
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self.queue = PrefillQueue()
+        self.clock = StepClock()
+        self.works: list[Work] = []  # in the order of arrival; who ended stays until `forget`
+        self._showing = 0  # sequences that decode in view
+        self._hiding = 0  # requests that run and show nothing
+        self._late: Work | None = None  # the one that a window was last found to wait for
+
+    # evidence
+
+    def begin(self, work: Work) -> None:
+        """It has arrived, and waits for its prompt to be computed."""
+        if not self.works:
+            self.clock.rest(work.begin_ns)
+        self.works.append(work)
+        self.queue.begin(work)
+        self._hiding += not work.visible
+
+    def show(self, work: Work, t_ns: int, count: int) -> None:
+        """`count` frames of its output have arrived. Called for every frame of every stream: the shortest way comes first."""
+        if work.first_ns is None:
+            self._first(work, t_ns)
+        else:
+            work.position += count / work.choices
+            clock = self.clock
+            if work.position > clock.count and t_ns > clock.last_ns:
+                clock.advance(t_ns, work.position)
+        work.frames.append(t_ns)
+        if count > 1:
+            work.frames.extend([t_ns] * (count - 1))
+
+    def _first(self, work: Work, t_ns: int) -> None:
+        """Its prompt is done, and it joins those who get a token in each step."""
+        clock = self.clock
+        if not self._showing and t_ns > clock.last_ns:
+            if self._hiding:
+                clock.coast(t_ns, self.pace.step_ns)
+            else:
+                clock.rest(work.begin_ns)
+                clock.advance(t_ns, clock.count + 1)
+        work.first_ns = work.before_ns = t_ns
+        work.position = clock.count
+        self._showing += work.choices
+        self.queue.seen(work, t_ns)
+
+    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool) -> None:
+        """It has ended, having been given so many tokens, if the engine said."""
+        work.end_ns, work.output_tokens = t_ns, 0 if failed else output_tokens
+        self._hiding -= not work.visible
+        if work.first_ns is not None:
+            self._showing -= work.choices
+            return
+        self.queue.gone(work)
+        if failed:
+            work.prompt_left = 0.0
+        elif output_tokens is not None:  # each token took a step, and before the first of them the prompt was done
+            steps, clock = output_tokens / work.choices, self.clock
+            since_ns = clock.when(clock.at(t_ns) - steps) if self._showing else t_ns - round(steps * self.pace.step_ns)
+            work.first_ns = min(max(work.begin_ns, since_ns), t_ns)
+            self.queue.per_s.learn(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
+
+    # answers
+
+    def is_known_until(self, t_ns: int) -> bool:
+        """Whether waiting a little would tell nothing more of the time up to `t_ns`."""
+        late = self._late
+        if late is not None and late.begin_ns < t_ns and not late.is_known_until(t_ns):
+            return False
+        self._late = next((w for w in self.works if w.begin_ns < t_ns and not w.is_known_until(t_ns)), None)
+        return self._late is None
+
+    def look(self, t0_ns: int, t1_ns: int) -> Look:
+        """What each request that ran in (t0, t1] accounts for, as far as can be told by now. Charges nobody."""
+        here = [w for w in self.works if w.begin_ns < t1_ns and (w.end_ns is None or w.end_ns > t0_ns)]
+        if not here:
+            return Look([], [], [], [], [], 0)
+        placed = self.queue.place(t0_ns, t1_ns)
+        prompts = {part.work: part for part in placed}
+        spans = [_decoding(work, prompts.get(work), t0_ns, t1_ns) for work in here]
+        clock, per_frame = self.clock, self.pace.tokens_per_frame.value
+        if not self._showing and any(not work.visible for work in here):
+            clock.coast(t1_ns, self.pace.step_ns)
+        shares = self._step_shares(here, spans)
+        amounts, frames = [], []
+        for work, (since_ns, until_ns) in zip(here, spans, strict=True):
+            by = tokens = steps = context = 0.0
+            if since_ns < until_ns:
+                choices = work.choices
+                steps = choices * (shares[until_ns] - shares[since_ns])
+                if work.frames or work.base:
+                    by = work.frames_by(t1_ns, clock)
+                    tokens = work.owed_tokens(by, per_frame)
+                else:
+                    tokens = self._hidden_tokens(work, since_ns, until_ns)
+                context = tokens * (work.prompt_tokens + work.cached + (work.charged_tokens + tokens / 2) / choices)
+            part = prompts.get(work) if prompts else None
+            amounts.append(Terms(part.tokens if part else 0.0, steps, tokens, context))
+            frames.append(by)
+        ran_ns = [(t1_ns if w.end_ns is None or w.end_ns > t1_ns else w.end_ns) - (t0_ns if w.begin_ns < t0_ns else w.begin_ns)
+                  for w in here]
+        return Look(here, amounts, ran_ns, frames, placed, _union(here, t0_ns, t1_ns))
+
+    def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
+        """What one request that runs accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
+        part = next((p for p in self.queue.place(t0_ns, t1_ns) if p.work is work), None) if work.prompt_left > 0 else None
+        since_ns, until_ns = _decoding(work, part, t0_ns, t1_ns)
+        prefill = part.tokens if part else 0.0
+        if since_ns >= until_ns:
+            return Terms(prefill, 0.0, 0.0, 0.0)
+        clock = self.clock
+        if not self._showing:
+            clock.coast(until_ns, self.pace.step_ns)
+        steps = work.choices * (clock.at(until_ns) - clock.at(since_ns))
+        if work.shown:
+            tokens = work.owed_tokens(work.frames_by(t1_ns, clock), self.pace.tokens_per_frame.value)
+        else:
+            tokens = self._hidden_tokens(work, since_ns, until_ns)
+        context = tokens * (work.prompt_tokens + work.cached + (work.charged_tokens + tokens / 2) / work.choices)
+        return Terms(prefill, steps / max(self._showing + self._hiding, work.choices), tokens, context)
+
+    def commit(self, look: Look, t0_ns: int, t1_ns: int) -> None:
+        """The window has been charged by this look: what it held will not be charged again."""
+        for work, terms, by in zip(look.works, look.amounts, look.frames, strict=True):
+            if by or terms[2]:
+                work.charge(t1_ns, by, terms[2])
+        for work, _, done_ns in look.placed:
+            if done_ns is not None:
+                work.decodes_from_ns = done_ns
+        self.queue.commit(look.placed, t0_ns, t1_ns)
+        self.clock.forget(t0_ns)
+
+    def forget(self, work: Work) -> None:
+        """It has been settled."""
+        self.works.remove(work)
+        if work in self.queue.jobs:
+            self.queue.jobs.remove(work)
+
+    # inside
+
+    def _step_shares(self, works: Sequence[Work], spans: Sequence[tuple[int, int]]) -> dict[int, float]:
+        """For each moment at which somebody begins or stops decoding: the sum, over the steps so far, of 1 / sequences in it."""
+        changes: dict[int, int] = {}
+        for work, (since_ns, until_ns) in zip(works, spans, strict=True):
+            if since_ns < until_ns:
+                changes[since_ns] = changes.get(since_ns, 0) + work.choices
+                changes[until_ns] = changes.get(until_ns, 0) - work.choices
+        clock, shares, share, before, sequences = self.clock, {}, 0.0, 0.0, 0
+        for t_ns in sorted(changes):
+            count = clock.at(t_ns)
+            if sequences:
+                share += (count - before) / sequences
+            shares[t_ns] = share
+            before = count
+            sequences += changes[t_ns]
+        return shares
+
+    def _hidden_tokens(self, work: Work, since_ns: int, until_ns: int) -> float:
+        """Output tokens of a request that shows none: one a step; at its end, what the engine says, spread over its steps."""
+        clock = self.clock
+        since = clock.at(since_ns)
+        fresh = clock.at(until_ns) - since
+        if work.end_ns is None or work.output_tokens is None:
+            return work.choices * fresh
+        left, whole = max(0.0, work.output_tokens - work.charged_tokens), clock.at(work.end_ns) - since
+        return left * fresh / whole if whole > 0 else left
+
+
+def _decoding(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> tuple[int, int]:
+    """When in (t0, t1] it was given tokens; an empty span if it was not."""
+    since_ns, end_ns = work.first_ns, work.end_ns
+    if not (work.frames or work.base):
+        gets_tokens = bool(work.output_tokens) or (work.output_tokens is None and not work.visible)
+        since_ns = work.decodes_from_ns if gets_tokens else None
+        if gets_tokens and since_ns is None:
+            since_ns = part.done_ns if part is not None else work.begin_ns if work.prompt_left <= 0 else None
+    if since_ns is None:
+        return t1_ns, t1_ns
+    return t0_ns if since_ns < t0_ns else since_ns, t1_ns if end_ns is None or end_ns > t1_ns else end_ns
+
+
+def _union(works: Sequence[Work], t0_ns: int, t1_ns: int) -> int:
+    """Nanoseconds of (t0, t1] in which at least one of these ran; they come in the order of arrival."""
+    busy_ns, upto_ns = 0, t0_ns
+    for work in works:
+        end_ns = min(work.end_ns or t1_ns, t1_ns)
+        if end_ns > upto_ns:
+            busy_ns += end_ns - max(work.begin_ns, upto_ns)
+            upto_ns = end_ns
+            if upto_ns == t1_ns:
+                break
+    return busy_ns

@@ -1,0 +1,74 @@
+"""The engine's steps, counted from the frames that clients see: with continuous batching every running sequence gets one a step.
+
+Each stream's frames advance its own position; the engine is as far as the stream that is furthest. A stream joins at the engine's
+position, so jitter cannot make steps up, and one that is late (or was preempted) holds nothing back.
+"""
+
+from bisect import bisect_right
+
+from perjoule.sidecar.units import NS_PER_MS
+
+PRIOR_STEP_NS = 20 * NS_PER_MS
+KEEP = 0.95  # of the usual duration of a step, at each new one
+LONG_STEP = 4.0  # times the usual: a step that computed much of a prompt, which says nothing about the usual
+
+
+class StepClock:
+    """Steps by when: an amount that never falls, linear between its knots."""
+
+    __slots__ = ("_counts", "_times", "count", "last_ns", "usual_ns")
+
+    def __init__(self, t_ns: int = 0) -> None:
+        self._times, self._counts = [t_ns], [0.0]
+        self.count, self.last_ns = 0.0, t_ns
+        self.usual_ns = float(PRIOR_STEP_NS)
+
+    def advance(self, t_ns: int, count: float) -> None:
+        """By `t_ns` the engine has made `count` steps, more than before."""
+        took_ns = (t_ns - self.last_ns) / (count - self.count)
+        self.usual_ns = KEEP * self.usual_ns + (1 - KEEP) * min(took_ns, LONG_STEP * self.usual_ns)
+        self._knot(t_ns, count)
+
+    def rest(self, until_ns: int) -> None:
+        """Nobody was decoding up to `until_ns`: no step until then."""
+        self._knot(until_ns, self.count)
+
+    def coast(self, t_ns: int, step_ns: float) -> None:
+        """Somebody may be decoding up to `t_ns` whose frames nobody sees: steps of that duration."""
+        if t_ns > self.last_ns:
+            self._knot(t_ns, self.count + (t_ns - self.last_ns) / step_ns)
+
+    def at(self, t_ns: int) -> float:
+        """Steps by `t_ns`. After the last one that was seen, a step is under way, and it is one, however long it takes."""
+        if t_ns >= self.last_ns:
+            return self.count + min((t_ns - self.last_ns) / self.usual_ns, 1.0)
+        i = bisect_right(self._times, t_ns)
+        if i == 0:
+            return self._counts[0]
+        t0, c0 = self._times[i - 1], self._counts[i - 1]
+        return c0 + (self._counts[i] - c0) * (t_ns - t0) / (self._times[i] - t0)
+
+    def when(self, count: float) -> int:
+        """When the engine had made so many steps; the oldest moment still known for a number before that."""
+        i = bisect_right(self._counts, count)
+        if i == 0:
+            return self._times[0]
+        if i == len(self._counts):
+            return self.last_ns
+        c0, t0 = self._counts[i - 1], self._times[i - 1]
+        return t0 + round((self._times[i] - t0) * (count - c0) / (self._counts[i] - c0))
+
+    def forget(self, t_ns: int) -> None:
+        """Nothing before `t_ns` will be asked for; done now and then."""
+        if len(self._times) > 4096:
+            keep = max(bisect_right(self._times, t_ns) - 1, 0)
+            del self._times[:keep], self._counts[:keep]
+
+    def _knot(self, t_ns: int, count: float) -> None:
+        if t_ns > self.last_ns:
+            self._times.append(t_ns)
+            self._counts.append(count)
+            self.last_ns = t_ns
+        else:
+            self._counts[-1] = max(self._counts[-1], count)
+        self.count = self._counts[-1]

@@ -1,0 +1,46 @@
+"""The straightest path through a row of gates: what is known of a quantity that is bounded now and then, and even otherwise.
+
+The shortest path between two points that passes every gate is linear but where a gate makes it bend (Dykstra's taut string;
+Davies & Kovac 2001, "Local extremes, runs, strings and multiresolution", Annals of Statistics 29). It also has the smallest
+largest slope of all such paths.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Gate(NamedTuple):
+    """At time `t` the path lies within [low, high]."""
+
+    t: int
+    low: float
+    high: float
+
+
+def taut_string(gates: Sequence[Gate]) -> list[float]:
+    """The path's height at each gate. The first and the last gate are points (low == high); times rise strictly."""
+    heights = [gates[0].low]
+    at, last = 0, len(gates) - 1
+    while at < last:
+        t0, y0 = gates[at].t, heights[at]
+        steepest, flattest = float("inf"), float("-inf")  # slopes that pass every gate looked at so far
+        upper = lower = at
+        slope, turn = 0.0, last
+        for i in range(at + 1, last + 1):
+            span = gates[i].t - t0
+            low, high = (gates[i].low - y0) / span, (gates[i].high - y0) / span
+            if low > steepest:  # the path must bend upward at the gate that kept it down
+                slope, turn = steepest, upper
+                break
+            if high < flattest:
+                slope, turn = flattest, lower
+                break
+            if high <= steepest:
+                steepest, upper = high, i
+            if low >= flattest:
+                flattest, lower = low, i
+        else:
+            slope = steepest  # the last gate is a point: steepest == flattest there
+        heights.extend(y0 + slope * (gates[i].t - t0) for i in range(at + 1, turn + 1))
+        at = turn
+    return heights
