@@ -4,6 +4,7 @@ Players of one class are the same request sent at the same time, hence symmetric
 of one player of a class is a sum over the count vectors of the others (Shapley 1953; the multiplicities are binomial).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import comb, factorial
@@ -14,9 +15,20 @@ Counts = tuple[int, ...]
 def shapley(values: Mapping[Counts, float], full: Counts) -> list[float]:
     """The value of one player of each class. `values` holds every count vector up to `full`; the empty one is worth 0.
     Raises KeyError for a coalition that was not run."""
-    players = sum(full)
-    return [sum(weight * (_worth(values, _plus(others, i)) - _worth(values, others)) for others, weight in _others(full, i, players))
-            for i in range(len(full))]
+    return [sum(weight * values[counts] for counts, weight in weights.items()) for weights in influence(full)]
+
+
+def influence(full: Counts) -> list[dict[Counts, float]]:
+    """What one joule more of each coalition's worth adds to the value of one player, for each class: the value is linear in it."""
+    players, found = sum(full), []
+    for i in range(len(full)):
+        weights: dict[Counts, float] = defaultdict(float)
+        for others, weight in _others(full, i, players):
+            weights[_plus(others, i)] += weight
+            if any(others):
+                weights[others] -= weight
+        found.append(dict(weights))
+    return found
 
 
 def _others(full: Counts, i: int, players: int) -> Iterator[tuple[Counts, float]]:
@@ -31,10 +43,6 @@ def _others(full: Counts, i: int, players: int) -> Iterator[tuple[Counts, float]
 
 def _plus(counts: Counts, i: int) -> Counts:
     return tuple(count + (j == i) for j, count in enumerate(counts))
-
-
-def _worth(values: Mapping[Counts, float], counts: Counts) -> float:
-    return values[counts] if any(counts) else 0.0
 
 
 def normalized_l1(charged: Sequence[float], fair: Sequence[float]) -> float:

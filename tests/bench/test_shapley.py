@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perjoule.bench.shapley import normalized_l1, shapley
+from perjoule.bench.shapley import influence, normalized_l1, shapley
 
 
 def by_permutations(values, full):
@@ -40,6 +40,16 @@ def test_a_fixed_cost_is_shared_equally_and_own_costs_are_paid(own, fixed):
     full = (1,) * len(own)
     values = {c: fixed * any(c) + sum(x * n for x, n in zip(own, c, strict=True)) for c in product((0, 1), repeat=len(own))}
     assert shapley(values, full) == pytest.approx([x + fixed / len(own) for x in own], abs=1e-6)
+
+
+def test_influence_is_what_a_joule_more_does():
+    """One joule more of one coalition's worth moves each value by that coalition's weight."""
+    full = (2, 1)
+    values = {counts: float(sum(counts)) for counts in product(range(3), range(2)) if any(counts)}
+    before = shapley(values, full)
+    for counts in values:
+        after = shapley(values | {counts: values[counts] + 1}, full)
+        assert [b - a for a, b in zip(before, after, strict=True)] == pytest.approx([w.get(counts, 0) for w in influence(full)])
 
 
 def test_a_coalition_that_was_not_run_is_missed():
