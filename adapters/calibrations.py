@@ -42,7 +42,7 @@ class CalibrationFolder:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep what `Calibration.as_json` gave, beside the versions that are there already. Raises OSError."""
-        path = self._path(Key(**state["key"]))
+        path = self._path(Key(**state["key"] | {"group": tuple(state["key"]["group"])}))
         versions = {version["id"]: version for version in state["versions"]}
         try:
             before = {version.id: version.as_json() for version in _read(path).versions}

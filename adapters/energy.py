@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
+from perjoule.sidecar.pools import read_pools
 from perjoule.sidecar.ports import EnergyCounter, UnavailableError
 
 EXPECTED = "auto, nvml, zeus, dcgm:URL, replay:FILE or simulated[:URL]"
@@ -33,9 +34,21 @@ class Opened:
 def open_counter(spec: str, gpus: str, in_flight: Callable[[], int]) -> Opened:
     """Open what `--energy SPEC --gpus GPUS` asks for; `in_flight` feeds the simulated source, in the sampler's thread.
 
-    Raises UnavailableError for a named source that does not work here, NotBuiltError for dcgm, ValueError for one that
-    is not known.
+    It reads every board of every pool. Raises UnavailableError for a named source that does not work here, NotBuiltError for dcgm,
+    ValueError for one that is not known, for `gpus` that cannot be read, and for pools that the source has not.
     """
+    pools = read_pools(gpus)
+    opened = _opened(spec, pools.boards, in_flight)
+    if opened.counter is not None:
+        try:
+            pools.places(opened.counter.devices)
+        except ValueError:
+            opened.counter.close()
+            raise
+    return opened
+
+
+def _opened(spec: str, gpus: str, in_flight: Callable[[], int]) -> Opened:
     if spec == "auto":
         return _first_that_works(gpus)
     source, colon, where = spec.partition(":")

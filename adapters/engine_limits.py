@@ -15,6 +15,7 @@ TIMEOUT_S = 2.0
 LIMITS = (("/get_server_info", "max_running_requests"), ("/props", "total_slots"))  # SGLang; llama.cpp
 QUEUES = (("vllm:num_requests_running", "vllm:num_requests_waiting"), ("sglang:num_running_reqs", "sglang:num_queue_reqs"),
           ("tgi_batch_current_size", "tgi_queue_size"), ("llamacpp:requests_processing", "llamacpp:requests_deferred"))
+GAUGES = tuple(gauge for both in QUEUES for gauge in both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,9 @@ async def queue(url: str) -> Queue | None:
 def read_queue(text: str) -> Queue | None:
     """The same from the text of a metrics page; None for what is none."""
     sums: dict[str, float] = {}
+    told = "".join(line + "\n" for line in text.splitlines() if line.startswith(GAUGES))  # of hundreds: reading all takes 10 ms
     try:
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(told):
             for sample in family.samples:
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
         known = [Queue(int(sums[running]), int(sums[waiting])) for running, waiting in QUEUES if running in sums and waiting in sums]

@@ -63,11 +63,16 @@ class NvmlCounter:
         return None
 
     def processes(self, index: int) -> list[int] | None:
-        """The process ids that compute on a board, None where NVML does not say. For `perjoule probe` only."""
+        """The process ids that compute on a board, None where NVML does not say."""
         with suppress(self._nvml.NVMLError):
             found = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handles[index])
             return [int(process.pid) for process in found]
         return None
+
+    def computing(self) -> dict[str, int]:
+        """How many processes compute on each board, by UUID; without those of which NVML does not say. Blocks."""
+        found = ((device.uuid, self.processes(index)) for index, device in enumerate(self.devices))
+        return {uuid: len(pids) for uuid, pids in found if pids is not None}
 
     def about(self, index: int) -> dict[str, str]:
         """What a person wants to know about a board, without what NVML does not tell. For `perjoule probe` only."""

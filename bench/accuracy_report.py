@@ -17,13 +17,14 @@ PRIOR = "step-model, prior"  # it never learns anything
 SERVED = "as served"  # what a sidecar in front of the engine said while the recording was made
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of the sidecar's rules (Okabe-Ito)
 CAPTION = ("noise floor: what a perfect rule would show, from repeated coalitions. covered: truths within the record's 90 % interval. "
+           "all: the same over every coalition, each as a game of its own. "
            "error: of a second's joules as the step model predicts them. The last three are rules of others, for comparison.")
 GREYS = ("#555555", "#888888", "#bbbbbb")  # of rules of others
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One request of a grand coalition, above the loaded idle; `error_uj` is one standard error, None where none was said."""
+    """One request of a coalition, above the loaded idle; `error_uj` is one standard error, None where none was said."""
 
     recording: str
     rule: str
@@ -62,7 +63,7 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
 def _distances(games: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(title="Distance from the measured Shapley value (normalized L1, 0 is exact)",
                   title_justify="left", caption=CAPTION, caption_justify="left")
-    for column in ("recording", "rule", "L1", "covered", "error"):
+    for column in ("recording", "rule", "L1", "covered", "all L1", "covered", "error"):
         table.add_column(column, justify="left" if column in ("recording", "rule") else "right", no_wrap=True,
                          min_width=len("100.0%"))
     for name, said in games.items():
@@ -72,10 +73,12 @@ def _distances(games: Mapping[str, Mapping[str, Any]]) -> Table:
         best = min((l1 for l1 in said["l1"].values() if l1 is not None), default=None)
         for rule, l1 in distances(said).items():
             number = _number(l1)
+            every = said["all_coalitions"].get(rule, {})
             table.add_row(next(margin, ""), rule, f"[bold]{number}[/]" if l1 is not None and l1 == best else number,
-                          _percent(said["coverage_90"].get(rule)), _percent(said["window_errors"].get(rule)))
+                          _percent(said["coverage_90"].get(rule)), _number(every.get("l1")), _percent(every.get("coverage_90")),
+                          _percent(said["window_errors"].get(rule)))
         for rule, l1 in said["baselines"].items():
-            table.add_row(next(margin, ""), f"[dim]{rule}[/]", f"[dim]{_number(l1)}[/]", "", "")
+            table.add_row(next(margin, ""), f"[dim]{rule}[/]", f"[dim]{_number(l1)}[/]", "", "", "", "")
         table.add_section()
     if any(said["repeats"] not in (None, "own") for said in games.values()):
         table.caption = f"{table.caption} *: nothing was repeated here; by the repeats of the other recordings."

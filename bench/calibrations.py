@@ -87,7 +87,7 @@ def _table(rows: list[dict[str, Any]], folder: Path) -> None:
         "id": [row["id"] for row in rows], "state": [row["state"] for row in rows],
         "model": [Path(row["model"] or "not told").name for row in rows],
         "engine": [f"{row['engine'] or ''} {row['engine_version'] or ''}".strip() for row in rows],
-        "GPU": [f"{row['boards']} × {row['gpu']}" for row in rows],
+        "GPU": [f"{len(row['group'])} × {row['gpu']}" for row in rows],
         "prompt token>": [_number(row, "prompt_token") for row in rows], "step>": [_number(row, "step") for row in rows],
         "output token>": [_number(row, "output_token") for row in rows],
         "its context>": [_number(row, "output_token_context") for row in rows],

@@ -23,7 +23,7 @@ from perjoule.bench.dialect import Asked
 from perjoule.bench.generation import Generation
 from perjoule.bench.named_events import Messages, Responses
 from perjoule.bench.pages import created, health, id_of, json, models, refusing, tokenize, version
-from perjoule.bench.simulator import H200, Sequence, Simulator, Token
+from perjoule.bench.simulator import PHYSICS, Sequence, Simulator, Token
 from perjoule.sidecar.units import NS_PER_S
 
 ANSWERS: dict[str, type[Answer]] = {dialect.CHAT: Chat, dialect.COMPLETIONS: Completion, dialect.MESSAGES: Messages,
@@ -35,9 +35,9 @@ class Engine:
 
     url = ""
 
-    def __init__(self, *, seed: int = 0, speed: float = 1.0, max_num_seqs: int = 64,
-                 per_request_metrics: bool = False) -> None:
-        self.simulator = Simulator(time.monotonic_ns(), H200.at_speed(speed), max_num_seqs=max_num_seqs)
+    def __init__(self, *, seed: int = 0, speed: float = 1.0, max_num_seqs: int = 64, per_request_metrics: bool = False,
+                 physics: str = "linear") -> None:
+        self.simulator = Simulator(time.monotonic_ns(), PHYSICS[physics].at_speed(speed), max_num_seqs=max_num_seqs)
         self._seed, self._per_request_metrics = seed, per_request_metrics
         self._uuid = f"SIM-{Random(seed).getrandbits(64):016x}"
         self._truth: dict[str, list[Sequence]] = {}
@@ -138,7 +138,8 @@ class Engine:
                                   "name": "simulated H200"}))
 
     async def energy(self, request: web.Request) -> web.Response:
-        """What each request truly cost; `total_uj` is their sum and the idle joules."""
+        """What each request truly cost (an equal part of what its steps shared, which is the truth where the physics are linear);
+        `total_uj` is their sum and the idle joules."""
         self.turn()
         requests = {request_id: truth(sequences) for request_id, sequences in self._truth.items()}
         return json(orjson.dumps({"requests": requests, "idle_uj": self.simulator.idle_uj,
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the lengths and words of the answers")
     parser.add_argument("--speed", type=float, default=1.0, help="0.25: everything takes four times longer")
     parser.add_argument("--max-num-seqs", type=int, default=64, help="sequences that run at once")
+    parser.add_argument("--physics", choices=PHYSICS, default="linear", help="what a step takes and draws (default: linear)")
     parser.add_argument("--per-request-metrics", action="store_true", help="as vLLM's --enable-per-request-metrics")
     uvloop.run(serve(vars(parser.parse_args())))
 

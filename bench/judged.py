@@ -26,7 +26,7 @@ class Judged:
         self.taught = fitted if game is not None else None
         self.said: dict[str, Any] = {"l1": {}, "noise_floor": None, "conserved": True, "joules_per_output_token": None,
                                      "players": game.players if game else None, "calibration": str(self.taught or "prior"),
-                                     "coverage_90": {}, "window_error": None, "window_errors": {}}
+                                     "coverage_90": {}, "all_coalitions": {}, "window_error": None, "window_errors": {}}
         self.points: list[Point] = []
 
     def by(self, rule: str) -> None:
@@ -91,4 +91,22 @@ class Judged:
         known = [point.covered for point in points if point.covered is not None]
         self.said["coverage_90"][rule] = fmean(known) if known else None
         self.points += points
+        self._judge_all(rule, charges)
         return fmean(distances) if distances else None
+
+    def _judge_all(self, rule: str, charges: Mapping[int, tuple[int | None, int | None]]) -> None:
+        """The same over every coalition of two or more, each of which is a game of its own with a measured truth: less of an
+        accident than the grand one alone."""
+        assert self.game is not None
+        distances, known = [], []
+        for run in self.game.shared_runs:
+            active_uj = {i: uj for i in self.game.members(run) if (uj := charges.get(i, (None, None))[0]) is not None}
+            if len(active_uj) < len(self.game.members(run)):
+                continue
+            distances.append(self.game.distance(run, active_uj))
+            for i, fair_uj in self.game.truth_uj(run).items():
+                point = Point(self.recording.name, rule, self.recording.requests[i]["cls"], fair_uj, active_uj[i], charges[i][1])
+                known += [] if point.covered is None else [point.covered]
+        if distances:
+            self.said["all_coalitions"][rule] = {"games": len(distances), "l1": fmean(distances),
+                                                 "coverage_90": fmean(known) if known else None}

@@ -20,10 +20,11 @@ from perjoule.sidecar.calibration import Calibration
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import EnergyRecord, Outcome, RequestFacts, Status, TokenSource
-from perjoule.sidecar.units import NS_PER_S, UJ_PER_MJ
+from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, UJ_PER_MJ
 
 SUFFIX = ".json.gz"
 LAST_NS = 5 * NS_PER_S  # after the last event, for the meter to settle what waits
+LOOK_NS = 7 * NS_PER_MS  # only changes are in a recording; it was looked so often (a call takes 3.5 ms, and then 3 are slept)
 SLACK_NS = NS_PER_S // 2  # how far a coalition may reach over the counter's ends, since only changes are written
 
 
@@ -107,12 +108,14 @@ def play(recording: Recording, method: str, calibration: Calibration | None = No
     for t, kind, i, value in sorted(_events(recording), key=lambda event: event[:3]):
         t_ns, place = t + shift_ns, str(i)
         settled: list[EnergyRecord] = []
-        if kind == 0:
+        if kind in (0, 1):
             before, after, uj = recording.counter[i]
+            if kind == 0:  # the look before the change, which showed what had been
+                before, after, uj = t, t, recording.counter[i - 1][2]
             settled = meter.sample([Reading(before + shift_ns, after + shift_ns, uj)])
-        elif kind == 1:
-            meter.begin(place, t_ns, input_tokens=recording.requests[i]["in"])
         elif kind == 2:
+            meter.begin(place, t_ns, input_tokens=recording.requests[i]["in"])
+        elif kind == 3:
             meter.tokens(place, t_ns, value)
         else:
             settled = meter.end(place, t_ns, _facts(place, recording.requests[i]))
@@ -122,14 +125,16 @@ def play(recording: Recording, method: str, calibration: Calibration | None = No
 
 
 def _events(recording: Recording) -> Iterator[tuple[int, int, int, int]]:
-    """(time, kind, place, tokens); of one moment, a reading comes first, then beginnings, tokens and ends."""
-    for i, (_, after, _) in enumerate(recording.counter):
-        yield after, 0, i, 0
+    """(time, kind, place, tokens); of one moment, looks at the counter come first, then beginnings, tokens and ends."""
+    for i, (before, after, _) in enumerate(recording.counter):
+        if i and before - LOOK_NS > recording.counter[i - 1][1]:
+            yield before - LOOK_NS, 0, i, 0
+        yield after, 1, i, 0
     for i, request in enumerate(recording.requests):
-        yield request["t0"], 1, i, 0
+        yield request["t0"], 2, i, 0
         for t_ns, tokens in zip(request["t"], request["n"], strict=True):
-            yield t_ns, 2, i, tokens
-        yield request["end"], 3, i, 0
+            yield t_ns, 3, i, tokens
+        yield request["end"], 4, i, 0
 
 
 def _facts(place: str, request: dict[str, Any]) -> RequestFacts:

@@ -25,22 +25,22 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from perjoule.bench.physics import H200, Part, Physics, Roofline
-from perjoule.bench.recorded_steps import RECORDED
+from perjoule.bench.physics import Part, Physics
 from perjoule.bench.sampled_shapley import EXACT_UP_TO, Worth, value
 from perjoule.bench.shapley import normalized_l1
 from perjoule.bench.simulated_run import Play, Request, play, worth
+from perjoule.bench.simulator import PHYSICS
 from perjoule.bench.simulator import Sequence as Answering
 from perjoule.sidecar.calibration import Calibration, Key
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
-PHYSICS: dict[str, Physics] = {"linear": H200, "roofline": Roofline(), "experts": Roofline(experts=0.9), "recorded": RECORDED}
 MIXES = {  # prompt tokens from, to; output tokens from, to; lengths are log-uniform
     "chat": (32, 256, 64, 512), "mixed": (32, 4096, 16, 360), "RAG": (2048, 16384, 16, 128), "very mixed": (32, 16384, 16, 512),
 }
 SHORT_NS = 10 * NS_PER_MS  # windows of a tenth of the length, to see what the length costs
 OTHER_S, OTHER_PER_S = 240, 4.0  # of the traffic that is calibrated on, and requests a second in it
+Z_90 = 1.645  # standard deviations either side of 90 % of a normal distribution
 SAMPLED_WITHIN, MOST_PAIRS = 0.02, 40  # normalized L1, or so many pairs of permutations: of 32 players each is 64 runs
 
 
@@ -83,22 +83,24 @@ def calibrated(physics: Physics, random: Random) -> Calibration:
     return calibration
 
 
-def shares(requests: Sequence[Request], physics: Physics, calibration: Calibration) -> dict[str, list[float]]:
-    """What each rule would have each request pay; only the proportions mean something."""
+def shares(requests: Sequence[Request], physics: Physics, calibration: Calibration) -> tuple[dict[str, list[float]], list[float]]:
+    """What each rule would have each request pay, of which only the proportions mean something, and how uncertain step-model says
+    its microjoules are."""
     def metered(method: str, **engine: Any) -> Play:
         meter = partial(Meter, method=method, calibration=deepcopy(calibration))  # what it learns here is not for the next
         return play(requests, physics, meter, **engine)
 
-    whole = metered("token-share")
-    return {
+    whole, modelled = metered("token-share"), metered("step-model")
+    parts = {
         "total-token": [float(request.input_tokens + request.output_tokens) for request in requests],
         "output-token": [float(request.output_tokens) for request in requests],
         "equal 1/n": equal_time(spans_of(whole.sequences)),
         "token-share": charged(whole),
-        "step-model": charged(metered("step-model")),
+        "step-model": charged(modelled),
         "step-model, 10 ms": charged(metered("step-model", period_ns=SHORT_NS)),
         "per step": [float(sequence.prefill_uj + sequence.decode_uj) for sequence in whole.sequences],
     }
+    return parts, [float(record.charge.uncertainty_uj or 0) for record in modelled.records]
 
 
 def charged(play: Play) -> list[float]:
@@ -143,7 +145,7 @@ def busy_time(requests: Sequence[Request], physics: Physics) -> tuple[Worth, lis
 
 def assess(game: Game, calibration: Calibration, draws: int) -> dict[str, Any]:
     """The mean distance of each rule over some draws of a game."""
-    physics, l1, errors = PHYSICS[game.physics], list[dict[str, float]](), []
+    physics, l1, errors, within = PHYSICS[game.physics], list[dict[str, float]](), [], list[bool]()
     for draw in range(draws):
         random = Random(f"{game} {draw}")
         requests = game.draw(random)
@@ -153,19 +155,23 @@ def assess(game: Game, calibration: Calibration, draws: int) -> dict[str, Any]:
 
         fair = value(game.players, drawn, random, error=SAMPLED_WITHIN, most_pairs=MOST_PAIRS, alike=busy_time(requests, physics))
         errors.append(fair.l1_error)
-        l1.append({rule: normalized_l1(parts, fair.values) for rule, parts in shares(requests, physics, calibration).items()})
+        parts, sds = shares(requests, physics, calibration)
+        l1.append({rule: normalized_l1(each, fair.values) for rule, each in parts.items()})
+        scale = sum(parts["step-model"]) / sum(fair.values)
+        within += [abs(uj - scale * truth) <= Z_90 * sd for uj, truth, sd in zip(parts["step-model"], fair.values, sds, strict=True)]
     return {"physics": game.physics, "mix": game.mix, "players": game.players, "stagger_s": game.stagger_s, "draws": draws,
-            "truth_error": fmean(errors), "l1": {rule: fmean(each[rule] for each in l1) for rule in l1[0]}}
+            "truth_error": fmean(errors), "coverage_90": fmean(within), "l1": {rule: fmean(each[rule] for each in l1) for rule in l1[0]}}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """A row for each game."""
     out = Table(title="Distance from the Shapley value (normalized L1, 0 is exact, mean over draws)", box=MARKDOWN)
-    for column in ("physics", "mix", "players", "over, s", "draws", "truth known to", *rows[0]["l1"]):
+    for column in ("physics", "mix", "players", "over, s", "draws", "truth known to", *rows[0]["l1"], "step-model covers"):
         out.add_column(column, justify="left" if column in ("physics", "mix") else "right", no_wrap=True)
     for row in rows:
         out.add_row(row["physics"], row["mix"], str(row["players"]), f"{row['stagger_s']:g}", str(row["draws"]),
-                    f"{row['truth_error']:.3f}" if row["truth_error"] else "exact", *(f"{distance:.3f}" for distance in row["l1"].values()))
+                    f"{row['truth_error']:.3f}" if row["truth_error"] else "exact", *(f"{distance:.3f}" for distance in row["l1"].values()),
+                    f"{100 * row['coverage_90']:.0f} %")
     return out
 
 

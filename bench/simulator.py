@@ -10,9 +10,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from perjoule.bench.physics import H200 as H200  # what who builds a simulator needs
-from perjoule.bench.physics import Part, Physics
+from perjoule.bench.physics import H200, Part, Physics, Roofline
+from perjoule.bench.recorded_steps import RECORDED
 from perjoule.sidecar.units import NS_PER_MS, energy_uj, power_w
+
+PHYSICS: dict[str, Physics] = {"linear": H200, "roofline": Roofline(), "experts": Roofline(experts=0.9), "recorded": RECORDED}
 
 
 @dataclass(slots=True, eq=False)

@@ -34,8 +34,9 @@ class Game:
             if run not in recording.failed:
                 self.worths[self._counts(mark)].append(self.drawn_uj(run))
         self.values = {counts: fmean(worths) for counts, worths in self.worths.items()}
+        self._fair_uj: dict[Counts, dict[str, float]] = {}
         try:
-            self.fair_uj = dict(zip(self.names, shapley(self.values, self.full), strict=True))
+            self.fair_uj = self._fair(self.full)
         except KeyError as missing:
             lacking = dict(zip(self.names, missing.args[0], strict=True))
             raise ValueError(f"{recording.name}: got no whole run of the coalition {lacking}, expected one of each up to "
@@ -45,6 +46,12 @@ class Game:
     def players(self) -> str:
         """Who they are."""
         return "requests" if self.by_request else "classes"
+
+    @property
+    def shared_runs(self) -> list[int]:
+        """The runs of all coalitions of two or more, each a game of its own, by their mark; none where classes are the players."""
+        return [i for i, mark in enumerate(self.recording.marks) if len(mark.classes) > 1 and i not in self.recording.failed
+                and self.by_request]
 
     @property
     def grand_runs(self) -> list[int]:
@@ -66,12 +73,15 @@ class Game:
         return self.recording.drawn_uj(t0_ns, t1_ns) - self.idle_uj_per_ns[run] * (t1_ns - t0_ns)
 
     def truth_uj(self, run: int) -> dict[int, float]:
-        """What each request of a grand run fairly owes of what that run drew; only where requests are the players."""
-        scale = self.drawn_uj(run) / self.values[self.full]
-        return {i: scale * self.fair_uj[self.recording.requests[i]["cls"]] for i in self.members(run)}
+        """What each request of a run fairly owes of what that run drew, in the game of those who took part in it; only where
+        requests are the players."""
+        counts = self._counts(self.recording.marks[run])
+        scale = self.drawn_uj(run) / self.values[counts]
+        fair_uj = self._fair(counts)
+        return {i: scale * fair_uj[self.recording.requests[i]["cls"]] for i in self.members(run)}
 
     def distance(self, run: int, charged: Mapping[int, float]) -> float:
-        """Normalized L1 of a grand run between what its requests were charged and the truth."""
+        """Normalized L1 of a run between what its requests were charged and the truth; among classes only of a grand run."""
         if self.by_request:
             truth = self.truth_uj(run)
             return normalized_l1([charged[i] for i in truth], list(truth.values()))
@@ -90,6 +100,12 @@ class Game:
                       for counts, weight in weights.items())
             floor += count * sqrt(2 / pi * sum(error ** 2 for error in errors)) / whole
         return floor
+
+    def _fair(self, counts: Counts) -> dict[str, float]:
+        """What one of each kind owes in the game of so many of each. Raises KeyError for a coalition that was not run."""
+        if counts not in self._fair_uj:
+            self._fair_uj[counts] = dict(zip(self.names, shapley(self.values, counts), strict=True))
+        return self._fair_uj[counts]
 
     def _counts(self, mark: Mark) -> Counts:
         return tuple(mark.classes.count(name) for name in self.names)

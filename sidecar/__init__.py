@@ -21,8 +21,10 @@ The inside is pure: it takes bytes and monotonic nanoseconds and returns values;
     calibration   the costs in use: prior, then fitted, each published version under its id
     weighing      how much each request weighs in a window, by each method
     steady_state  is this window steady, ramping, draining or idle
-    group         the boards of one engine: their windows that wait, what they draw when nothing runs
+    pools         which boards serve which requests: one pool, data-parallel ranks, or prefill and decode apart
+    group         the boards of one pool: their windows that wait, what they draw when nothing runs
     account       what one request has been charged so far, how surely, and the balance of all
+    division      one pool's windows divided among the requests that run on it
     meter         the state machine: requests and readings in, EnergyRecords out
 
     endpoints     which paths are inference, and in which dialect
@@ -42,7 +44,8 @@ The outside is thin: it moves bytes and decides nothing.
     sampler       a thread that reads the counter
     outbox        a thread for each place that records go to
     recent        the latest records, for those who ask by id
-    learned       which calibration the meter goes by: loaded, switched, saved
+    learned       which calibrations the meter goes by: loaded, switched, saved
+    lookout       what is asked beside the traffic: the engine's batch limit, other processes on the boards
     upstream      a lean connection to the engine
     front         aiohttp's server, with hooks on its transport
     exchange      one request on its way through

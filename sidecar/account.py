@@ -30,6 +30,11 @@ class Balance:
     def conserved(self) -> bool:
         return self.measured_uj == self.requests_uj + self.idle_uj + self.unattributed_uj
 
+    def plus(self, other: "Balance") -> "Balance":
+        """Both together."""
+        return Balance(self.measured_uj + other.measured_uj, self.requests_uj + other.requests_uj, self.idle_uj + other.idle_uj,
+                       self.unattributed_uj + other.unattributed_uj)
+
     def as_json(self) -> dict[str, int | bool]:
         return {**asdict(self), "conserved": self.conserved}
 

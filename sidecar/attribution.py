@@ -14,10 +14,11 @@ def apportion(total_uj: int, weights: Sequence[int]) -> list[int]:
     whole = sum(weights)
     if whole == 0:
         return [0] * len(weights)
-    parts = [total_uj * weight // whole for weight in weights]
+    divided = [divmod(total_uj * weight, whole) for weight in weights]
+    parts = [part for part, _ in divided]
     left = total_uj - sum(parts)
     if left:
-        by_remainder = sorted(range(len(weights)), key=lambda i: -(total_uj * weights[i] % whole))
+        by_remainder = sorted(range(len(weights)), key=[rest for _, rest in divided].__getitem__, reverse=True)
         for i in by_remainder[:left]:
             parts[i] += 1
     return parts

@@ -31,10 +31,11 @@ DIGITS = 6  # of published coefficients
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a calibration holds for; None and "" are what is not known."""
+    """What a calibration holds for; None, "" and no board are what is not known. `group` is the boards by UUID, in order: two of one
+    name differ by a fifth in what a step costs them, beside a prompt token."""
 
     gpu: str = ""
-    boards: int = 1
+    group: tuple[str, ...] = ()
     power_limit_w: int | None = None
     model: str | None = None
     engine: str | None = None
@@ -173,7 +174,8 @@ class Calibration:
     def as_json(self, unix_s: int) -> dict[str, Any]:
         """All of it, so that `from_json` goes on from here. `unix_s` is now: versions not saved before were published then."""
         self.versions = [v if v.published_unix_s is not None else replace(v, published_unix_s=unix_s) for v in self.versions]
-        return {"key": asdict(self.key), "prior": list(self._prior), "learned_ns": self.learned_ns, "fit": self._fit.as_json(),
+        return {"key": asdict(self.key) | {"group": list(self.key.group)}, "prior": list(self._prior),
+                "learned_ns": self.learned_ns, "fit": self._fit.as_json(),
                 "missed_j": self._missed_j, "measured_j": self._measured_j, "versions": [v.as_json() for v in self.versions]}
 
     @classmethod
@@ -184,7 +186,10 @@ class Calibration:
         key = _checked("key", known["key"], dict.fromkeys((f.name for f in fields(Key)), object))
         if not isinstance(key["gpu"], str):
             raise ValueError(f"key: gpu: got {key['gpu']!r}, expected text")
-        made = cls(Key(**key))
+        group = key["group"]
+        if not isinstance(group, list) or not all(isinstance(uuid, str) for uuid in group):
+            raise ValueError(f"key: group: got {group!r}, expected a list of boards' UUIDs")
+        made = cls(Key(**key | {"group": tuple(group)}))
         made._prior = Terms(*_positive("prior", known["prior"]))
         made._fit = Fit.from_json(known["fit"], RELATIVE_SD)
         made.learned_ns, made._missed_j, made._measured_j = known["learned_ns"], known["missed_j"], known["measured_j"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from perjoule.sidecar.pools import Pools, read_pools
 from perjoule.sidecar.weighing import METHODS
 
 PREFIX = "PERJOULE_"
@@ -54,7 +55,8 @@ class Config:
     admin: str = setting("127.0.0.1:9464", "the operator's port: /metrics /livez /readyz /energy", metavar="HOST:PORT")
     engine: str = setting("auto", "the upstream's dialect", choices=("auto", "vllm", "sglang", "tgi", "diffusion", "openai"))
     energy: str = setting("auto", "auto | nvml | zeus | dcgm:URL | replay:FILE | simulated[:URL]", metavar="SOURCE")
-    gpus: str = setting("all", "the boards that serve this engine: all, or UUIDs with commas between", metavar="all|UUID,…")
+    gpus: str = setting("all", "the boards that serve this engine: one group, a group for each data-parallel rank (0=UUID,…;1=UUID,…), "
+                        "or for each stage (prefill=UUID,…;decode=UUID,…)", metavar="all|UUID,…|0=UUID,…;1=…")
     method: str = setting("step-model", "how a window is divided", choices=METHODS)
     max_num_seqs: int = setting(0, "the engine's largest batch, for steady-state marking (0: not known)", metavar="N")
     poll_ms: int = setting(20, "how often the energy counter is read", metavar="MS")
@@ -83,10 +85,18 @@ class Config:
             raise ConfigError(f"--{name}: got {text!r}, expected HOST:PORT, e.g. 127.0.0.1:9000")
         return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  an empty host asks for every interface
 
+    def pools(self) -> Pools:
+        """What `gpus` says. Raises ConfigError."""
+        try:
+            return read_pools(self.gpus)
+        except ValueError as error:
+            raise ConfigError(f"--gpus: {error}") from error
+
     def checked(self) -> "Config":
         """Itself, if every setting can be used. Raises ConfigError."""
         self._check_upstream()
         self.address("admin")
+        self.pools()
         for name, (least, most) in BOUNDS.items():
             if not least <= getattr(self, name) <= most:  # refuses NaN, too
                 raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {least} to {most}")

@@ -77,7 +77,8 @@ class Group:
         self.steady = SteadyStateDetector(max_num_seqs)
         self.steady_uj, self.steady_tokens = 0, 0.0  # shared in steady windows, and output tokens in them
         self.weight_per_ns = 0.0  # of all requests, in the last window that was shared
-        self._idle_w: deque[float] = deque(maxlen=IDLE_WINDOWS)
+        self.idle_w: float | None = None  # the loaded idle; None until something is known of it
+        self._idle_powers: deque[float] = deque(maxlen=IDLE_WINDOWS)
 
     def add(self, readings: Sequence[Reading]) -> None:
         """Take one reading of each board, and keep the windows that they close."""
@@ -132,13 +133,10 @@ class Group:
         return None if None in powers else sum(power for power in powers if power is not None)
 
     def saw_idle(self, window: Window) -> None:
-        """Nothing ran in this window."""
-        self._idle_w.append(power_w(window.energy_uj, window.t1_ns - window.t0_ns))
-
-    @property
-    def idle_w(self) -> float | None:
-        """The loaded idle: the lower quartile of idle windows, since the engine's tail after an abort is idle time too."""
-        return quantiles(self._idle_w, n=4)[0] if len(self._idle_w) > 1 else self._idle_w[0] if self._idle_w else None
+        """Nothing ran in this window. The loaded idle is the lower quartile of such, since an engine's tail after an abort is one, too."""
+        powers = self._idle_powers
+        powers.append(power_w(window.energy_uj, window.t1_ns - window.t0_ns))
+        self.idle_w = quantiles(powers, n=4)[0] if len(powers) > 1 else powers[0]
 
     def split(self, window: Window, busy_ns: int) -> Split:
         """Part a window in which something ran for `busy_ns`. Until the loaded idle is known, each nanosecond counts the same."""

@@ -17,6 +17,7 @@ from perjoule.sidecar.work import Work
 
 PRIOR_PER_S = 10_000.0  # tokens; an 8B model does 45,000 on an H200, a tiny one 5,000 on two CPU cores
 SAME_STEP_NS = 3 * NS_PER_MS  # first tokens that come this close together come from one step of the engine
+TOUCH = 0.5  # tokens: nearer is the same, with floats
 LEARN_TOKENS = 1024  # fewer say little about the rate: they wait for a step longer than they take
 LONG_NS = NS_PER_S // 2  # a busy time is looked at in pieces of this length
 
@@ -70,8 +71,9 @@ class PrefillQueue:
         if busy_ns > LONG_NS:
             self._busy_since_ns, self._tokens = t_ns, 0.0
 
-    def place(self, t0_ns: int, t1_ns: int) -> list[Placed]:
-        """What was computed of each prompt in (t0, t1], as far as can be told by now. Changes nothing."""
+    def place(self, t0_ns: int, t1_ns: int, step_ends_ns: Sequence[int] = ()) -> list[Placed]:
+        """What was computed of each prompt in (t0, t1], as far as can be told by now; `step_ends_ns` are ends of steps after t0 that
+        others have shown, rising. Changes nothing."""
         order = _service_order([job for job in self.jobs if job.prompt_left > 0])
         if not order:
             return []
@@ -80,22 +82,39 @@ class PrefillQueue:
             whole += self._size(job, t0_ns)
             ends.append(whole)
         path = self._path(order, ends, t0_ns, t1_ns)
-        done = _height(path, t1_ns)
-        placed, start = [], 0.0
-        for job, end in zip(order, ends, strict=True):
-            if start >= done and job.first_ns is None:
+        placed: dict[Work, Placed] = {}
+        at, place, start = 0.0, 0, 0.0  # of the row: progress, and the first prompt that is not done, and where it starts
+        for end_ns in self._steps(order, path, step_ends_ns):
+            until = _height(path, end_ns)
+            within = 1.0 if end_ns <= t1_ns else (_height(path, t1_ns) - at) / (until - at) if until > at else 0.0
+            # All prompts of a step are computed side by side: each is as far as the step is, whichever comes first in the row.
+            while place < len(order) and start < until - TOUCH:
+                job, end = order[place], ends[place]
+                tokens = (min(end, until) - max(start, at)) * within
+                is_done = end <= until + TOUCH
+                if tokens > 0 and job.begin_ns < t1_ns:
+                    tokens = min(job.prompt_left, tokens + (placed[job].tokens if job in placed else 0.0))
+                    placed[job] = Placed(job, tokens, end_ns if is_done and end_ns <= t1_ns else None)
+                if not is_done:
+                    break
+                place, start = place + 1, end
+            at = until
+            if end_ns >= t1_ns:
                 break
-            tokens = min(end, done) - start
-            if tokens > 0:
-                placed.append(Placed(job, min(tokens, job.prompt_left), _when(path, end) if end <= done + 0.5 else None))
-            start = end
-        return placed
+        return list(placed.values())
 
     def commit(self, placed: Sequence[Placed], t0_ns: int, t1_ns: int) -> None:
         """These parts have been charged."""
         for job, tokens, done_ns in placed:
             job.prompt_left = 0.0 if done_ns is not None else job.prompt_left - tokens
         self.jobs = [job for job in self.jobs if job.prompt_left > 0 and (job.end_ns is None or job.end_ns > t1_ns)]
+
+    def _steps(self, order: Sequence[Work], path: Path, others_ns: Sequence[int]) -> list[int]:
+        """When steps ended, as far as the path goes."""
+        t0_ns, last_ns = path.times[0], path.times[-1]
+        seen = {t for t in others_ns if t0_ns < t < last_ns} | {job.first_ns for job in order if job.first_ns is not None}
+        ends = [*sorted(t for t in seen if t0_ns < t < last_ns), last_ns]
+        return [t for t, following in zip(ends, [*ends[1:], last_ns + 2 * SAME_STEP_NS], strict=True) if following - t > SAME_STEP_NS]
 
     def _size(self, job: Work, t0_ns: int) -> float:
         """Tokens of the row. Of a prompt whose client left before it was done, no more than there was time for."""
@@ -166,12 +185,6 @@ def _height(path: Path, t_ns: int) -> float:
     i = min(max(bisect_left(path.times, t_ns), 1), len(path.times) - 1)
     y0, y1 = path.heights[i - 1], path.heights[i]
     return y0 + (y1 - y0) * _part(t_ns, path.times[i - 1], path.times[i])
-
-
-def _when(path: Path, height: float) -> int:
-    i = min(max(bisect_left(path.heights, height), 1), len(path.heights) - 1)
-    t0_ns, t1_ns = path.times[i - 1], path.times[i]
-    return t0_ns + round((t1_ns - t0_ns) * _part(height, path.heights[i - 1], path.heights[i]))
 
 
 def _part(x: float, x0: float, x1: float) -> float:

@@ -19,6 +19,7 @@ from perjoule.sidecar.endpoints import endpoint_of
 from perjoule.sidecar.exchange import Exchange
 from perjoule.sidecar.front import Downstream, Relayed, error_answer, json_answer
 from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.pools import as_rank
 from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.record import Charge, EnergyRecord
 from perjoule.sidecar.requests import Asked, ask_for_usage, read_request
@@ -29,6 +30,7 @@ from perjoule.sidecar.watch import Identity, Watch
 
 SETTLE_LIMIT_S = 1.0  # a settled value takes a window and a half (about 0.25 s); an answer waits no longer than this for it
 INCLUDE = Header.INCLUDE.lower().encode()
+RANK = b"x-data-parallel-rank"  # vLLM's: which of its engine cores is to serve the request
 SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 EXACT_ENGINES = frozenset({"vllm"})  # whose answers with usage asked can be turned back, byte for byte, into those without
 
@@ -158,13 +160,14 @@ class Relay:
         key = heads.first(headers, b"authorization") or heads.first(headers, b"x-api-key")
         context = parse_traceparent(heads.first(headers, b"traceparent"))
         parent_id = context.parent_id if context is not None else None
+        rank = as_rank((heads.first(headers, RANK) or b"").decode("latin-1"))
         if not self.tracing:
-            return Identity(record_id, request_id, _tenant(key), context.trace_id if context is not None else None, None, parent_id)
+            return Identity(record_id, request_id, _tenant(key), context.trace_id if context is not None else None, None, parent_id, rank)
         context = context or TraceContext(uuid.uuid4().hex, None, flags=1)
         span_id = uuid.uuid4().hex[:16]
         drop.add(b"traceparent")
         add.append((b"traceparent", context.child(span_id).encode()))
-        return Identity(record_id, request_id, _tenant(key), context.trace_id, span_id, parent_id)
+        return Identity(record_id, request_id, _tenant(key), context.trace_id, span_id, parent_id, rank)
 
     def _additions(self, headers: heads.Headers, asked: Asked) -> Additions:
         """What this client gets beside the engine's bytes: what the operator allows and it asked for (docs/in-band.md)."""

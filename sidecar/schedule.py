@@ -18,11 +18,13 @@ from perjoule.sidecar.work import Work
 
 class Look(NamedTuple):
     """What was computed in a window. Of each request that ran in it, in the order of arrival: what it accounts for, for how many
-    nanoseconds it was there, and how far its answer was at the end; and of all, which prompts, and how long anybody was there."""
+    nanoseconds it was there, from when to when it was given tokens, and how far its answer was at the end; and of all, which
+    prompts, and how long anybody was there."""
 
     works: list[Work]
     amounts: list[Terms]
     ran_ns: list[int]
+    decoding: list[tuple[int, int]]
     frames: list[float]
     placed: list[Placed]
     busy_ns: int
@@ -31,8 +33,8 @@ class Look(NamedTuple):
 class Schedule:
     """One engine core: a row of prompts, and a clock of steps."""
 
-    def __init__(self) -> None:
-        self.pace = Pace()
+    def __init__(self, pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
         self.queue = PrefillQueue()
         self.clock = StepClock()
         self.works: list[Work] = []  # in the order of arrival; who ended stays until `forget`
@@ -107,13 +109,17 @@ class Schedule:
         """What each request that ran in (t0, t1] accounts for, as far as can be told by now. Charges nobody."""
         here = [w for w in self.works if w.begin_ns < t1_ns and (w.end_ns is None or w.end_ns > t0_ns)]
         if not here:
-            return Look([], [], [], [], [], 0)
-        placed = self.queue.place(t0_ns, t1_ns)
+            return Look([], [], [], [], [], [], 0)
+        placed = self.queue.place(t0_ns, t1_ns, self.clock.ends_after(t0_ns))
         prompts = {part.work: part for part in placed}
-        spans = [_decoding(work, prompts.get(work), t0_ns, t1_ns) for work in here]
         clock, per_frame = self.clock, self.pace.tokens_per_frame.value
         if not self._showing and any(not work.visible for work in here):
             clock.coast(t1_ns, self.pace.step_ns)
+        spans, ran_ns = [], []
+        for work in here:
+            end_ns = t1_ns if work.end_ns is None or work.end_ns > t1_ns else work.end_ns
+            spans.append((_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns))
+            ran_ns.append(end_ns - (t0_ns if work.begin_ns < t0_ns else work.begin_ns))
         shares = self._step_shares(here, spans)
         amounts, frames = [], []
         for work, (since_ns, until_ns) in zip(here, spans, strict=True):
@@ -123,21 +129,21 @@ class Schedule:
                 steps = choices * (shares[until_ns] - shares[since_ns])
                 if work.frames or work.base:
                     by = work.frames_by(t1_ns, clock)
-                    tokens = work.owed_tokens(by, per_frame)
+                    tokens = (by - work.charged_frames) * per_frame if work.end_ns is None else work.owed_tokens(by, per_frame)
+                    tokens = max(tokens, 0.0)
                 else:
                     tokens = self._hidden_tokens(work, since_ns, until_ns)
                 context = tokens * (work.prompt_tokens + work.cached + (work.charged_tokens + tokens / 2) / choices)
             part = prompts.get(work) if prompts else None
             amounts.append(Terms(part.tokens if part else 0.0, steps, tokens, context))
             frames.append(by)
-        ran_ns = [(t1_ns if w.end_ns is None or w.end_ns > t1_ns else w.end_ns) - (t0_ns if w.begin_ns < t0_ns else w.begin_ns)
-                  for w in here]
-        return Look(here, amounts, ran_ns, frames, placed, _union(here, t0_ns, t1_ns))
+        return Look(here, amounts, ran_ns, spans, frames, placed, _union(here, t0_ns, t1_ns))
 
     def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
         """What one request that runs accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
-        part = next((p for p in self.queue.place(t0_ns, t1_ns) if p.work is work), None) if work.prompt_left > 0 else None
-        since_ns, until_ns = _decoding(work, part, t0_ns, t1_ns)
+        placed = self.queue.place(t0_ns, t1_ns, self.clock.ends_after(t0_ns)) if work.prompt_left > 0 else []
+        part = next((part for part in placed if part.work is work), None)
+        since_ns, until_ns = _decodes_from(work, part, t0_ns, t1_ns), min(work.end_ns or t1_ns, t1_ns)
         prefill = part.tokens if part else 0.0
         if since_ns >= until_ns:
             return Terms(prefill, 0.0, 0.0, 0.0)
@@ -161,6 +167,7 @@ class Schedule:
             if done_ns is not None:
                 work.decodes_from_ns = done_ns
         self.queue.commit(look.placed, t0_ns, t1_ns)
+        self.clock.pin(t1_ns)
         self.clock.forget(t0_ns)
 
     def forget(self, work: Work) -> None:
@@ -199,17 +206,15 @@ class Schedule:
         return left * fresh / whole if whole > 0 else left
 
 
-def _decoding(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> tuple[int, int]:
-    """When in (t0, t1] it was given tokens; an empty span if it was not."""
-    since_ns, end_ns = work.first_ns, work.end_ns
+def _decodes_from(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> int:
+    """From when in (t0, t1] it was given tokens; t1 if it was not."""
+    since_ns = work.first_ns
     if not (work.frames or work.base):
         gets_tokens = bool(work.output_tokens) or (work.output_tokens is None and not work.visible)
         since_ns = work.decodes_from_ns if gets_tokens else None
         if gets_tokens and since_ns is None:
             since_ns = part.done_ns if part is not None else work.begin_ns if work.prompt_left <= 0 else None
-    if since_ns is None:
-        return t1_ns, t1_ns
-    return t0_ns if since_ns < t0_ns else since_ns, t1_ns if end_ns is None or end_ns > t1_ns else end_ns
+    return t1_ns if since_ns is None else t0_ns if since_ns < t0_ns else since_ns
 
 
 def _union(works: Sequence[Work], t0_ns: int, t1_ns: int) -> int:

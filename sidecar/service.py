@@ -18,6 +18,7 @@ from perjoule.sidecar.config import Config
 from perjoule.sidecar.front import make_front
 from perjoule.sidecar.group import SILENCE_NS
 from perjoule.sidecar.learned import Calibrations, Learned
+from perjoule.sidecar.lookout import Lookout, Questions
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.outbox import Outbox
 from perjoule.sidecar.ports import EnergyCounter, Engine, Reading, RecordSink
@@ -53,14 +54,15 @@ class Service:
     """`perjoule serve`: the traffic port, the operator's port, the sampler, the records' ways out. It is the AdminView."""
 
     def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
-                 calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]],
+                 calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]], ask: Questions,
                  metrics: Callable[["Service"], Metrics], tracing: bool) -> None:
         self.config, self.counter, self.ledger = config, counter, ledger
         if counter is None:
             self.meter = Meter(method=config.method)
         else:
-            self.meter = Meter(counter.devices, source=counter.name, status=counter.status, boundary=counter.boundary,
-                               period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method, max_num_seqs=config.max_num_seqs)
+            self.meter = Meter(counter.devices, pools=config.pools(), source=counter.name, status=counter.status,
+                               boundary=counter.boundary, period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method,
+                               max_num_seqs=config.max_num_seqs)
         self.recent = Recent(durable=ledger is not None)
         self.outboxes = [Outbox(sink, on_stored=self._stored if sink is ledger else None) for sink in sinks]
         self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
@@ -68,7 +70,8 @@ class Service:
                            tracing=tracing, engine="unknown" if config.engine == "auto" else config.engine)
         self._recognise = recognise
         self._metrics = metrics(self)
-        self.learned = Learned(self.meter, () if counter is None else counter.devices, calibrations)
+        self.learned = Learned(self.meter, calibrations)
+        self.lookout = Lookout(self.meter, ask, config.upstream, config.max_num_seqs, config.pools().ranks)
         self._upstream_is: Engine | None = None
         self._answered = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,7 +93,8 @@ class Service:
                 loop.add_signal_handler(number, self._asked_to_stop)
             if self.sampler is not None:
                 self.sampler.start()
-            helpers = [loop.create_task(self._tick()), loop.create_task(self._watch_engine()), loop.create_task(self.learned.keep())]
+            helpers = [loop.create_task(endless) for endless in (self._tick(), self._watch_engine(), self.learned.keep(),
+                                                                 self.lookout.watch_queue(), self.lookout.watch_boards())]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._answered.wait(), RECOGNISE_EVERY_S)
             gc.collect()
@@ -164,6 +168,7 @@ class Service:
                 logger.info("upstream %s answers; engine: %s", self.config.upstream, self.relay.engine)
                 await self.learned.is_of(replace(found, name=self.relay.engine))
                 self._answered.set()
+                await self.lookout.engine_is_news()
             await asyncio.sleep(RECOGNISE_AGAIN_S if self._upstream_is else RECOGNISE_EVERY_S)
 
     # records on their way
@@ -208,7 +213,8 @@ class Service:
         failing = {outbox.name: outbox.failing for outbox in self.outboxes if outbox.failing}
         why = {"upstream_answered": self._answered.is_set(), "draining": self.relay.draining, "engine": self.relay.engine,
                "energy": self.counter.name if self.counter is not None else "unavailable",
-               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": failing}
+               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": failing,
+               "shared_boards": self.lookout.shared}
         return self._answered.is_set() and not self.relay.draining, why
 
     def power_w(self) -> float | None:

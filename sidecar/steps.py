@@ -38,6 +38,11 @@ class StepClock:
         if t_ns > self.last_ns:
             self._knot(t_ns, self.count + (t_ns - self.last_ns) / step_ns)
 
+    def pin(self, t_ns: int) -> None:
+        """What `at` says of this moment has been charged, and stays so."""
+        if t_ns > self.last_ns:
+            self._knot(t_ns, self.at(t_ns))
+
     def at(self, t_ns: int) -> float:
         """Steps by `t_ns`. After the last one that was seen, a step is under way, and it is one, however long it takes."""
         if t_ns >= self.last_ns:
@@ -47,6 +52,10 @@ class StepClock:
             return self._counts[0]
         t0, c0 = self._times[i - 1], self._counts[i - 1]
         return c0 + (self._counts[i] - c0) * (t_ns - t0) / (self._times[i] - t0)
+
+    def ends_after(self, t_ns: int) -> list[int]:
+        """When the steps after `t_ns` ended, up to the last one that was seen."""
+        return self._times[bisect_right(self._times, t_ns):]
 
     def when(self, count: float) -> int:
         """When the engine had made so many steps; the oldest moment still known for a number before that."""

@@ -118,6 +118,7 @@ UNATTRIBUTED_JOULES = Metric("perjoule_energy_unattributed_joules_total", Kind.C
                              "Of what was measured, with no request to bear it", _LEDGER)
 
 POWER_WATTS = Metric("perjoule_power_watts", Kind.GAUGE, "Power of the boards now", _LEDGER)
+BOARD_PROCESSES = Metric("perjoule_board_processes", Kind.GAUGE, "Processes that compute on a board: an engine has one", ("gpu",))
 IN_FLIGHT = Metric("perjoule_requests_in_flight", Kind.GAUGE, "Requests between arrival and end")
 METERING_FAILURES = Metric("perjoule_metering_failures_total", Kind.COUNTER, "Failures of the meter; a record may be lost by one")
 SAMPLER_READS = Metric("perjoule_sampler_reads_total", Kind.COUNTER, "Successful reads of the energy counter")
@@ -128,5 +129,5 @@ OUTBOX_DROPPED = Metric("perjoule_outbox_dropped_records_total", Kind.COUNTER,
                         "Records lost because the sink failed for too long", ("sink",))
 
 METRICS = (REQUESTS, REQUEST_JOULES, TOKENS, DURATION, FIRST_TOKEN, MEASURED_JOULES, REQUESTS_JOULES, IDLE_JOULES,
-           UNATTRIBUTED_JOULES, POWER_WATTS, IN_FLIGHT, METERING_FAILURES, SAMPLER_READS, SAMPLER_ERRORS, OUTBOX_PENDING, OUTBOX_STORED,
-           OUTBOX_DROPPED)
+           UNATTRIBUTED_JOULES, POWER_WATTS, BOARD_PROCESSES, IN_FLIGHT, METERING_FAILURES, SAMPLER_READS, SAMPLER_ERRORS, OUTBOX_PENDING,
+           OUTBOX_STORED, OUTBOX_DROPPED)

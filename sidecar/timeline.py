@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from perjoule.sidecar.ports import Reading
 from perjoule.sidecar.units import NS_PER_S, energy_uj, power_w
 
+STRAY = 0.5  # of a period: a change further off belongs to another beat
+PHASE, PERIOD = 0.05, 0.002  # how much of what a change was off by goes into the beat's phase, and into its period (alpha-beta filter)
 SHORTEST_GAP_NS = NS_PER_S  # no window up to this long is called a gap
 
 
@@ -23,11 +25,37 @@ class Window:
     gap: str = ""
 
 
+class Beat:
+    """When a counter has changed, of which it is only known that it was between two looks.
+
+    A counter keeps a beat (H200: 95 % of changes within 98 to 102 ms), so the change was a period after the one before, or as near
+    to that as the looks allow. Looking every 20 ms that dates changes to 2.3 to 2.9 ms, the middle between the looks to 5.9 to 6.6 (one
+    standard deviation, on four recordings, against looks every 7 ms). Without a beat it is never outside of the looks.
+    """
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns = float(period_ns)
+        self._last_ns: int | None = None
+
+    def date(self, earliest_ns: int, latest_ns: int) -> int:
+        """The change that fell between these two looks."""
+        middle_ns, before_ns = (earliest_ns + latest_ns) // 2, self._last_ns
+        self._last_ns = middle_ns
+        if before_ns is not None and latest_ns - before_ns < (1 + STRAY) * self._period_ns:
+            expected_ns = before_ns + round(self._period_ns)
+            off_ns = middle_ns - expected_ns
+            self._last_ns = min(max(expected_ns + round(PHASE * off_ns), earliest_ns), latest_ns)
+            if abs(off_ns) < STRAY * self._period_ns:
+                self._period_ns += PERIOD * off_ns
+        return self._last_ns
+
+
 class Timeline:
     """One device's counter. `origin_ns` is the first change: before it, nothing was measured."""
 
     def __init__(self, period_ns: int, wrap_uj: int | None = None) -> None:
         self._wrap_uj = wrap_uj
+        self._beat = Beat(period_ns)
         self._longest_ns = max(SHORTEST_GAP_NS, 5 * period_ns)
         self._value_uj: int | None = None
         self._looked_ns: int | None = None  # the last look that saw no change
@@ -45,9 +73,8 @@ class Timeline:
         if value == before:
             self._looked_ns = reading.t_before_ns
             return None
-        # The change fell between the last look and this one; the middle is off by half a poll at most, and not biased. A call's
-        # begin keeps the counter's beat better than its end (H200 under load: 90 % within 97 to 103 ms against 85 to 115 ms).
-        t_ns = (reading.t_before_ns + (reading.t_before_ns if self._looked_ns is None else self._looked_ns)) // 2
+        # A call's begin keeps the counter's beat better than its end (H200 under load: 90 % within 97 to 103 ms against 85 to 115 ms).
+        t_ns = self._beat.date(reading.t_before_ns if self._looked_ns is None else self._looked_ns, reading.t_before_ns)
         self._value_uj, self._looked_ns = value, None
         if before is None:
             return None  # the first look

@@ -19,6 +19,7 @@ class Identity:
     trace_id: str | None = None
     span_id: str | None = None
     parent_span_id: str | None = None
+    rank: int | None = None  # of the engine's data-parallel ranks, if the client chose one
 
 
 class Watch:
@@ -44,7 +45,7 @@ class Watch:
         """It is sent on, and runs from here on: while the client was still uploading it, it cost nothing."""
         asked = self._asked
         self._meter.begin(self.identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
-                          input_bytes=asked.input_bytes, choices=asked.choices)
+                          input_bytes=asked.input_bytes, choices=asked.choices, rank=self.identity.rank)
 
     @property
     def saw_done(self) -> bool:

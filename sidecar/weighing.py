@@ -11,6 +11,7 @@ from perjoule.sidecar.terms import NOTHING, Terms
 METHODS = ("token-share", "step-model", "steady-rate")
 TOKENS = Terms(prefill=1.0, steps=0.0, decode=1.0, context=0.0)
 OUTPUT_TOKENS = Terms(prefill=0.0, steps=0.0, decode=1.0, context=0.0)
+PROMPT_TOKENS = Terms(prefill=1.0, steps=0.0, decode=0.0, context=0.0)
 MICRO = 1_000_000  # weights are integers: millionths of a token, or of a joule
 
 

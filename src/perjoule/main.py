@@ -73,10 +73,13 @@ def _serve(config: settings.Config) -> int:
 
 async def _run(config: settings.Config, opened: Any, sinks: list[Any], ledger: Any, calibrations: Any, running: list[Any]) -> int:
     from perjoule.adapters.engine import recognise
+    from perjoule.adapters.engine_limits import largest_batch, queue
+    from perjoule.sidecar.lookout import Questions
     from perjoule.sidecar.service import Service, logger
 
+    ask = Questions(largest_batch, queue, getattr(opened.counter, "computing", None))  # NVML alone knows of other processes
     service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, calibrations=calibrations, recognise=recognise,
-                      metrics=_metrics, tracing=bool(config.otlp))
+                      ask=ask, metrics=_metrics, tracing=bool(config.otlp))
     running.append(service)
 
     def announce(where: dict[str, Any]) -> None:
@@ -156,6 +159,7 @@ def _metrics(service: Any) -> Any:
     if counter is not None:
         provenance = (counter.name, counter.status)
         reads[telemetry.POWER_WATTS] = lambda: {} if (power := service.power_w()) is None else {provenance: power}
+        reads[telemetry.BOARD_PROCESSES] = lambda: {(uuid,): count for uuid, count in service.lookout.computing.items()}
         reads[telemetry.SAMPLER_READS] = lambda: {(): sampler.reads}
         reads[telemetry.SAMPLER_ERRORS] = lambda: {(): sampler.errors}
     if counter is None:

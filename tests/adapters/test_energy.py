@@ -68,3 +68,12 @@ def test_an_unknown_source_says_what_was_expected(spec: str) -> None:
     with pytest.raises(ValueError, match="expected auto, nvml, zeus, dcgm:URL, replay:FILE or simulated") as caught:
         open_counter(spec, "all", none_in_flight)
     assert repr(spec) in str(caught.value)
+
+
+@pytest.mark.parametrize("gpus", ["0=GPU-a;1=GPU-b", "prefill=simulated;decode=GPU-b"])
+def test_pools_need_their_boards(gpus: str) -> None:
+    """A simulated source has one board, whatever its name."""
+    with pytest.raises(ValueError, match="expected boards that the energy source reads: simulated"):
+        open_counter("simulated", gpus, none_in_flight)
+    with pytest.raises(ValueError, match="expected all, UUID,UUID or"):
+        open_counter("simulated", gpus + ";", none_in_flight)

@@ -119,3 +119,10 @@ def test_the_power_cap_is_part_of_the_board() -> None:
     silent = FakeBoard("GPU-b", fails={"nvmlDeviceGetEnforcedPowerLimit": pynvml.NVML_ERROR_NOT_SUPPORTED})
     counter = NvmlCounter("all", FakeNvml(FakeBoard("GPU-a"), silent))
     assert [device.power_limit_w for device in counter.devices] == [700, None]
+
+
+def test_processes_are_counted_by_board() -> None:
+    """Of those boards of which NVML tells."""
+    silent = FakeBoard("GPU-b", fails={"nvmlDeviceGetComputeRunningProcesses": pynvml.NVML_ERROR_NO_PERMISSION})
+    counter = NvmlCounter("all", FakeNvml(FakeBoard("GPU-a", pids=(7, 8)), silent, FakeBoard("GPU-c")))
+    assert counter.computing() == {"GPU-a": 2, "GPU-c": 0}

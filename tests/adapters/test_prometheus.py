@@ -139,7 +139,7 @@ def test_the_rest_is_looked_up_at_each_scrape():
     metrics = PrometheusMetrics(reads={
         telemetry.IN_FLIGHT: lambda: {(): now["in flight"]},
         telemetry.OUTBOX_DROPPED: lambda: {("ledger",): 5, ("otlp",): 0},
-        telemetry.POWER_WATTS: dict})
+        telemetry.BOARD_PROCESSES: lambda: {("GPU-0",): 1}, telemetry.POWER_WATTS: dict})
     assert value(metrics, telemetry.IN_FLIGHT) == 3
     now["in flight"] = 4
     assert value(metrics, telemetry.IN_FLIGHT) == 4
@@ -150,7 +150,7 @@ def test_the_rest_is_looked_up_at_each_scrape():
 
 def everything():
     """Metrics in which each one has a sample."""
-    looked_up = ("perjoule_sampler", "perjoule_outbox", "perjoule_power", "perjoule_requests_in", "perjoule_metering")
+    looked_up = ("perjoule_sampler", "perjoule_outbox", "perjoule_power", "perjoule_requests_in", "perjoule_metering", "perjoule_board")
     reads = {metric: lambda labels=metric.labels: {tuple("x" for _ in labels): 1.0} for metric in telemetry.METRICS
              if metric.name.startswith(looked_up)}
     metrics = PrometheusMetrics(balance=lambda: Account(3, 1, 1, 1), source="nvml", status=Status.MEASURED, reads=reads)

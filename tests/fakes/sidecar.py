@@ -10,6 +10,7 @@ from typing import Any
 
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.learned import Calibrations
+from perjoule.sidecar.lookout import Questions
 from perjoule.sidecar.ports import Device, Engine, Reading
 from perjoule.sidecar.record import EnergyRecord, Status
 from perjoule.sidecar.service import Service
@@ -91,8 +92,8 @@ class Running:
 
 @asynccontextmanager
 async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", calibrations: Calibrations | None = None,
-                  **settings: Any) -> AsyncIterator[Running]:
-    """A running Service in front of `upstream`; `settings` are Config's."""
+                  counter: Any = None, ask: Questions | None = None, **settings: Any) -> AsyncIterator[Running]:
+    """A running Service in front of `upstream`, which reads `counter` or a steady one; `settings` are Config's."""
     config = Config(upstream=upstream, listen="127.0.0.1:0", admin="127.0.0.1:0", engine=engine, ledger="off", drain_s=1.0, **settings)
     ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     sink = Kept()
@@ -100,8 +101,12 @@ async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", c
     async def recognise(url: str) -> Engine | None:
         return Engine(engine, "1.0", "m")
 
-    service = Service(config, counter=SteadyCounter() if energy else None, sinks=[sink], ledger=None,
-                      calibrations=calibrations, recognise=recognise, metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "")
+    async def unknown(url: str) -> None:
+        return None
+
+    service = Service(config, counter=(counter or SteadyCounter()) if energy else None, sinks=[sink], ledger=None,
+                      calibrations=calibrations, recognise=recognise, ask=ask or Questions(unknown, unknown),
+                      metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "")
     task = asyncio.ensure_future(service.run(ready.set_result))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.pools import read_pools
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.weighing import METHODS
@@ -15,9 +16,17 @@ deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "
                 suppress_health_check=[HealthCheck.too_slow])
 
 methods = st.sampled_from(METHODS)
+LAYOUTS = {  # --gpus, and how many boards there are
+    "none": ("all", 0), "one board": ("all", 1), "two boards": ("all", 2), "three boards": ("all", 3),
+    "two ranks": ("0=GPU-0;1=GPU-1", 2), "a rank of two boards": ("0=GPU-2,GPU-0;1=GPU-1", 3),
+    "prefill and decode": ("prefill=GPU-1;decode=GPU-0", 2), "two that decode": ("prefill=GPU-0;decode=GPU-1,GPU-2", 3),
+}
+layouts = st.sampled_from(list(LAYOUTS))
+metered = st.sampled_from([name for name, (_, boards) in LAYOUTS.items() if boards])
 advance = st.integers(1, 300)
 events = st.one_of(
-    st.tuples(st.just("begin"), advance, st.booleans(), st.one_of(st.none(), st.integers(0, 9000)), st.integers(1, 3)),
+    st.tuples(st.just("begin"), advance, st.booleans(), st.one_of(st.none(), st.integers(0, 9000)), st.integers(1, 3),
+              st.one_of(st.none(), st.integers(0, 2))),
     st.tuples(st.just("tokens"), advance, st.integers(0, 9), st.integers(1, 40)),
     st.tuples(st.just("prompt"), advance, st.integers(0, 9), st.integers(0, 9000), st.integers(0, 9000)),
     st.tuples(st.just("end"), advance, st.integers(0, 9), st.one_of(st.none(), st.integers(0, 500)), st.sampled_from([200, 400, None])),
@@ -32,10 +41,11 @@ def facts(record_id, t_ns, output_tokens, status):
                         output_tokens=output_tokens, output_source=TokenSource.USAGE if output_tokens is not None else None)
 
 
-def play(history, boards, origin_ns=0, method=METHODS[0]):
+def play(history, layout, origin_ns=0, method=METHODS[0]):
     """Run a history through a meter, from `origin_ns` on; answers the meter, the records, and how many requests were begun."""
+    gpus, boards = LAYOUTS[layout]
     devices = [Device(f"GPU-{i}", "board") for i in range(boards)]
-    meter = Meter(devices, source="test", status=Status.MEASURED, method=method) if boards else Meter(method=method)
+    meter = Meter(devices, pools=read_pools(gpus), source="test", status=Status.MEASURED, method=method) if boards else Meter(method=method)
     t_ns, begun, running, records = origin_ns, 0, [], []
     counters = [10**9] * boards
 
@@ -45,8 +55,8 @@ def play(history, boards, origin_ns=0, method=METHODS[0]):
     for kind, dt, *rest in history:
         t_ns += dt * MS
         if kind == "begin":
-            streamed, tokens, choices = rest
-            meter.begin(f"r{begun}", t_ns, streamed=streamed, input_tokens=tokens, input_bytes=400, choices=choices)
+            streamed, tokens, choices, rank = rest
+            meter.begin(f"r{begun}", t_ns, streamed=streamed, input_tokens=tokens, input_bytes=400, choices=choices, rank=rank)
             running.append(f"r{begun}")
             begun += 1
         elif kind == "sample" and boards:
@@ -66,8 +76,8 @@ def play(history, boards, origin_ns=0, method=METHODS[0]):
                 meter.charge(record_id, t_ns)
                 running.remove(record_id)
                 records += meter.end(record_id, t_ns, facts(record_id, t_ns, rest[1], rest[2]))
-        balance = meter.balance
-        assert balance.measured_uj == balance.requests_uj + balance.idle_uj + balance.unattributed_uj
+        for balance in (meter.balance, *(division.balance for division in meter.divisions)):
+            assert balance.measured_uj == balance.requests_uj + balance.idle_uj + balance.unattributed_uj
     for record_id in running:
         t_ns += MS
         records += meter.end(record_id, t_ns, facts(record_id, t_ns, None, None))

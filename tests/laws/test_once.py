@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.laws.histories import deep, events, methods, play
+from tests.laws.histories import deep, events, layouts, methods, play
 
 
 @deep
-@given(st.lists(events, max_size=80), st.integers(0, 3), methods)
-def test_once(history, boards, method):
+@given(st.lists(events, max_size=80), layouts, methods)
+def test_once(history, layout, method):
     """Each request has exactly one record, and it comes settled."""
-    _, records, begun = play(history, boards, method=method)
+    _, records, begun = play(history, layout, method=method)
     assert sorted(record.facts.record_id for record in records) == sorted(f"r{i}" for i in range(begun))
     assert all(record.charge.settled for record in records)

@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.laws.histories import deep, events, methods, play
+from tests.laws.histories import deep, events, layouts, methods, play
 
 
 @deep
-@given(st.lists(events, max_size=80), st.integers(0, 3), st.integers(0, 2**62), methods)
-def test_time_is_an_argument(history, boards, origin_ns, method):
+@given(st.lists(events, max_size=80), layouts, st.integers(0, 2**62), methods)
+def test_time_is_an_argument(history, layout, origin_ns, method):
     """A history replayed from another origin of the monotonic clock gives the same charges and the same balance."""
-    meter, records, _ = play(history, boards, method=method)
-    later, shifted, _ = play(history, boards, origin_ns, method)
+    meter, records, _ = play(history, layout, method=method)
+    later, shifted, _ = play(history, layout, origin_ns, method)
     assert [record.charge for record in shifted] == [record.charge for record in records]
     assert later.balance == meter.balance

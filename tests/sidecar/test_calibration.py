@@ -185,3 +185,13 @@ def test_a_window_costs_microseconds():
     for amounts, active_j, t_ns in windows:
         found.learn(amounts, active_j, t_ns, SPAN_NS)
     assert (time.process_time() - before) / len(windows) < 100e-6
+
+
+@pytest.mark.parametrize("group", [None, "GPU-0", [1]])
+def test_a_group_that_is_none_is_refused(group):
+    """And so is the file of an earlier version, which knew how many boards there were and not which."""
+    told = Calibration(H200).as_json(1)
+    with pytest.raises(ValueError, match=r"key: group: got .* expected a list of boards' UUIDs"):
+        Calibration.from_json(told | {"key": told["key"] | {"group": group}})
+    with pytest.raises(ValueError, match=r"key: got .*boards.*, expected an object with gpu, group"):
+        Calibration.from_json(told | {"key": {"boards": 1} | {name: value for name, value in told["key"].items() if name != "group"}})

@@ -48,6 +48,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path):
     ("connect_timeout_s = inf", r"--connect-timeout-s: got inf, expected"),
     ("max_num_seqs = -5", r"--max-num-seqs: got -5, expected 0 to"),
     ("listen = \"9000\"", r"--listen: got '9000', expected HOST:PORT"),
+    ("gpus = \"0=GPU-a;GPU-b\"", r"--gpus: got '0=GPU-a;GPU-b' .*, expected all, UUID,UUID or"),
     ("upstream", r"not TOML"),
 ])
 def test_a_bad_file_says_what_was_got_and_expected(tmp_path, text, said):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.meter import SILENCE_NS, Meter
+from perjoule.sidecar.group import SILENCE_NS
+from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
 

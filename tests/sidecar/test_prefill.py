@@ -40,7 +40,7 @@ def test_prompts_are_computed_one_after_the_other():
     """The second waits for the first, although it came at the same time."""
     a, b = work(0, 3000, 100), work(1, 3000, 200)
     assert placed(queue(a, b), 0, 100) == {a: pytest.approx(3000, rel=0.01)}
-    assert placed(queue(a, b), 0, 150)[b] == pytest.approx(1500, rel=0.02)
+    assert placed(queue(a, b), 0, 150)[b] == pytest.approx(1500, rel=0.02)  # its step began when the other's first token came
 
 
 def test_a_step_computes_the_end_of_one_prompt_and_the_begin_of_the_next():
@@ -50,6 +50,15 @@ def test_a_step_computes_the_end_of_one_prompt_and_the_begin_of_the_next():
     parts = placed(queue(a, b, c), 0, 179)
     assert parts[a] == 6208
     assert sum(parts.values()) == pytest.approx(8192, rel=0.06)
+
+
+def test_prompts_of_one_step_are_computed_side_by_side():
+    """Two whose first tokens come together, in a step that others show to have begun at 100 ms: half of each by its middle."""
+    a, b = work(90, 1000, 200), work(91, 1000, 200)
+    made = queue(a, b)
+    parts = {part.work: part.tokens for part in made.place(0, 150 * MS, [100 * MS])}
+    assert parts[a] == pytest.approx(parts[b], rel=0.25)
+    assert sum(parts.values()) == pytest.approx(1000, rel=0.15)
 
 
 def test_who_shows_a_first_token_was_served_first():

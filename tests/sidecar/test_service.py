@@ -2,7 +2,12 @@
 
 import asyncio
 
-from tests.fakes.sidecar import post, sidecar
+import pytest
+
+from perjoule.sidecar.lookout import Questions
+from perjoule.sidecar.ports import Device
+from perjoule.sidecar.record import Status
+from tests.fakes.sidecar import SteadyCounter, post, sidecar
 from tests.fakes.upstream import answer, chunked, scripted, sse, stream_head
 
 CHAT, STREAM = "/v1/chat/completions", b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'
@@ -91,3 +96,42 @@ async def test_one_failing_tick_is_not_the_last_one():
         front.service.meter.tick = fails
         await until(lambda: len(ticks) >= 2)
         del front.service.meter.tick
+
+
+class TwoBoards(SteadyCounter):
+    """Two boards that draw the same."""
+
+    devices = (Device("GPU-0", "constant power"), Device("GPU-1", "constant power"))
+
+    def read(self):
+        return super().read() * 2
+
+
+@pytest.mark.parametrize(("headers", "devices", "status"), [
+    (["X-data-parallel-rank: 0"], ("GPU-0",), Status.MEASURED), (["x-data-parallel-rank: 1"], ("GPU-1",), Status.MEASURED),
+    (["X-data-parallel-rank: 2"], ("GPU-0", "GPU-1"), Status.MIXED), (["X-data-parallel-rank: first"], ("GPU-0", "GPU-1"), Status.MIXED),
+    ([], ("GPU-0", "GPU-1"), Status.MIXED),
+])
+async def test_the_rank_that_a_client_chooses_reaches_meter_and_engine(headers, devices, status):
+    """The record names that rank's boards; without one, or with one that is not there, it may have been any."""
+    async with (scripted([stream_head(), *[FRAME, 0.05] * 6, b"0\r\n\r\n"]) as engine,
+                sidecar(engine.url, counter=TwoBoards(), gpus="0=GPU-0;1=GPU-1") as front):
+        await until(lambda: all(division.group.divided_ns for division in front.service.meter.divisions))
+        await front.send(post(CHAT, STREAM, *headers))
+        (record,) = await front.records(1)
+        assert (record.charge.devices, record.charge.status) == (devices, status)
+        assert all(header.encode() in engine.requests[-1] for header in headers)
+
+
+async def test_an_engine_s_limit_and_its_neighbours_are_known():
+    """The limit goes to the detector, the boards that are shared into readiness, which they do not take away."""
+    async def largest_batch(url):
+        return 48
+
+    async def queue(url):
+        return None
+
+    ask = Questions(largest_batch, queue, lambda: {"GPU-steady": 3})
+    async with scripted([answer(b"{}")]) as engine, sidecar(engine.url, ask=ask) as front:
+        await until(lambda: front.service.meter.divisions[0].group.steady.max_num_seqs == 48)
+        await until(lambda: front.service.ready() == (True, front.service.ready()[1] | {"shared_boards": {"GPU-steady": 3}}))

@@ -67,6 +67,27 @@ def test_the_clock_never_runs_back_and_can_be_asked_both_ways(steps, a_ms, b_ms)
             assert abs(clock.at(clock.when(clock.at(t))) - clock.at(t)) < 1e-3
 
 
+def test_what_was_charged_of_a_step_under_way_is_not_charged_again():
+    """A window took nine tenths of a step before its end was seen: the rest of it is one tenth."""
+    clock = StepClock()
+    for i in range(1, 200):
+        clock.advance(i * 10 * MS, i)
+    clock.pin(1999 * MS)
+    charged = clock.at(1999 * MS)
+    assert charged == pytest.approx(199.9, abs=0.02)
+    clock.advance(2100 * MS, 200)
+    assert clock.at(1999 * MS) == charged
+    assert clock.at(2100 * MS) == 200
+
+
+def test_the_ends_of_steps_are_known():
+    """Those after a moment, the moment's own not among them."""
+    clock = StepClock()
+    for i in range(1, 5):
+        clock.advance(i * 10 * MS, i)
+    assert clock.ends_after(20 * MS) == [30 * MS, 40 * MS]
+
+
 def test_what_is_old_is_forgotten():
     """A stream of days keeps some thousand steps, and answers the same about the last window."""
     clock = StepClock()

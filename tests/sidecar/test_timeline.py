@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.sidecar.ports import Reading
-from perjoule.sidecar.timeline import Timeline
+from perjoule.sidecar.timeline import Beat, Timeline
 
 MS = 1_000_000
 
@@ -27,11 +27,32 @@ def test_a_window_runs_from_change_to_change():
     assert timeline.origin_ns == 100 * MS
 
 
-def test_the_change_is_put_between_the_last_look_and_this_one():
+def test_a_change_without_a_beat_is_put_between_the_looks():
     """A change seen at 120 ms that was not there at 100 ms is dated 110 ms: half a poll off at most, on average not at all."""
-    timeline = Timeline(100 * MS)
-    windows(timeline, [reading(0, 1), reading(20, 2), reading(100, 2), reading(120, 3)])
-    assert timeline.changed_ns == 110 * MS
+    assert Beat(100 * MS).date(100 * MS, 120 * MS) == 110 * MS
+
+
+def test_a_beat_dates_changes_better_than_the_looks_do():
+    """Changes every 100 ms, looks every 21, and a source that says 101: after some dozens each is dated to 4 ms, not to 10."""
+    beat, off_ns = Beat(101 * MS), []
+    for i in range(1, 300):
+        change_ns = i * 100 * MS
+        seen_ns = -(-change_ns // (21 * MS)) * 21 * MS
+        off_ns.append(abs(beat.date(seen_ns - 21 * MS, seen_ns) - change_ns))
+    assert max(off_ns[100:]) < 4 * MS
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), max_size=60))
+def test_a_change_is_never_outside_of_its_looks(looks):
+    """Whatever the counter does: not before the look that did not see it, not after the one that did, and in order."""
+    beat, t_ns, last_ns = Beat(100 * MS), 0, 0
+    for gap_ms, span_ms in looks:
+        earliest_ns = t_ns + gap_ms * MS
+        t_ns = earliest_ns + span_ms * MS
+        dated_ns = beat.date(earliest_ns, t_ns)
+        assert earliest_ns <= dated_ns <= t_ns
+        assert dated_ns >= last_ns
+        last_ns = dated_ns
 
 
 def test_a_reset_is_a_gap_without_energy():
