@@ -13,7 +13,9 @@ from perjoule.sidecar.work import Work
 FIT_ERROR = 0.6  # of what the fit says of its coefficients: on 60 synthetic streams they were off by 0.44 to 0.68 of that
 EDGE_ERROR = 0.06  # of a window in which it began or ended: when the window itself did is known to a poll of 20 ms, evenly spread
 PLACEMENT_ERROR = 0.03  # of prompts computed beside others: which part of a step was whose, and in which window
-RULE_ERROR = 0.02  # of what was shared: one engine run is not like the next, and steps cost not quite what a linear model says
+RUN_ERROR = 0.02  # of what was shared: one run is not like the next, and whom a request delayed it is not charged for
+RULE_ERROR = 0.5  # times the window error, of what was shared: steps cost not quite what a linear model says
+UNKNOWN_WINDOW_ERROR = 0.04  # before windows have shown it
 OPEN_ERROR = 0.20  # of what a charge that is not settled yet adds for windows that have not been divided
 
 
@@ -106,17 +108,18 @@ class Account:
             slopes[2] += scale * decode - model_uj * mix[2]
             slopes[3] += scale * context - model_uj * mix[3]
 
-    def uncertainty_uj(self, covariance: Sequence[Sequence[float]], open_uj: int = 0) -> int:
+    def uncertainty_uj(self, covariance: Sequence[Sequence[float]], window_error: float | None, open_uj: int = 0) -> int:
         """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
-        relative to itself."""
+        relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
         slopes = self.slopes
         variance = sum(a * b * c for a, row in zip(slopes, covariance, strict=True) for b, c in zip(slopes, row, strict=True))
+        rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else window_error)
         return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
-                           RULE_ERROR * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))
+                           hypot(RUN_ERROR, rule) * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
-               covariance: Sequence[Sequence[float]], calibration_id: str | None, alive: bool = False, open_uj: int = 0,
-               open_active_uj: int = 0) -> Charge:
+               covariance: Sequence[Sequence[float]], window_error: float | None, calibration_id: str | None,
+               alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:
         """The charge as it stands, plus what the open window is thought to add. `best` is the status of the source; `alive` says
         that its counter moves, so that nothing yet is a number, too."""
         if best is Status.UNAVAILABLE or (self.windows == 0 and not alive):
@@ -133,5 +136,5 @@ class Account:
             active_uj=self.active_uj + open_active_uj if idle_known else None, prefill_uj=prefill_uj,
             decode_uj=None if prefill_uj is None else energy_uj - prefill_uj,
             steady_uj=self.steady_uj, steady_ns=self.steady_ns,
-            uncertainty_uj=self.uncertainty_uj(covariance, open_uj), calibration_id=calibration_id, windows=self.windows,
+            uncertainty_uj=self.uncertainty_uj(covariance, window_error, open_uj), calibration_id=calibration_id, windows=self.windows,
             concurrency_mean=self.concurrency_mean)

@@ -72,7 +72,7 @@ class Division:
         waiting = self.group.waiting
         hold_ns = HOLD_NS if self._ended else PATIENCE_NS
         while waiting and (t_ns >= waiting[0].t1_ns + hold_ns or self.schedule.is_known_until(waiting[0].t1_ns)):
-            self._divide(waiting.popleft())
+            self._divide(waiting.popleft(), t_ns)
 
     def is_past(self, end_ns: int, t_ns: int) -> bool | None:
         """Whether every window up to `end_ns` has been divided; None if some never will be: the counter has fallen silent."""
@@ -127,12 +127,12 @@ class Division:
             upto_ns = max(upto_ns, until_ns)
         return Share([each[0] for each in here], [each[1] for each in here], [each[3] - each[2] for each in here], busy_ns)
 
-    def _divide(self, window: Window) -> None:
+    def _divide(self, window: Window, now_ns: int) -> None:
         """Give a window's microjoules to those who ran in it, to idle, or to nobody."""
         t0_ns, t1_ns, group, balance = window.t0_ns, window.t1_ns, self.group, self.balance
         group.divided_ns = t1_ns
         balance.measured_uj += window.energy_uj
-        look = self.schedule.look(t0_ns, t1_ns)
+        look = self.schedule.look(t0_ns, t1_ns, now_ns)
         share = self._share_of(look, t0_ns, t1_ns)
         # Of two stages, both are as steady as the traffic that goes through them.
         is_steady = not (window.gap and look.busy_ns) and group.steady.feed(_activity(window, look)) is Phase.STEADY

@@ -234,4 +234,5 @@ class Meter:
             self._status if self._has_source else Status.UNAVAILABLE, method=self._method, source=self._source, boundary=self._boundary,
             devices=open_.devices, settled=settled, alive=alive, open_uj=open_uj, open_active_uj=open_active_uj,
             idle_known=all(division.group.idle_w is not None for division in open_.divisions),
-            covariance=calibration.relative_covariance, calibration_id=calibration.id if self._method == "step-model" else None)
+            covariance=calibration.relative_covariance, window_error=calibration.window_error,
+            calibration_id=calibration.id if self._method == "step-model" else None)

@@ -31,16 +31,19 @@ class Ratio:
 
 
 class Peak:
-    """The highest of late: for a rate of which every observation is too low, since others were served in the same time."""
+    """The highest of late: for a rate of which every observation is too low, since others were served in the same time. The first
+    observation replaces the prior, high or low."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_is_prior", "value")
 
     def __init__(self, prior: float) -> None:
-        self.value = prior
+        self.value, self._is_prior = prior, True
 
     def learn(self, above: float, below: float) -> None:
         if above > 0 and below > 0:
-            self.value = max(self.value * KEEP_PEAK, above / below)
+            rate = above / below
+            self.value = rate if self._is_prior else max(self.value * KEEP_PEAK, rate)
+            self._is_prior = False
 
 
 class Pace:

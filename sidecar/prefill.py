@@ -71,9 +71,9 @@ class PrefillQueue:
         if busy_ns > LONG_NS:
             self._busy_since_ns, self._tokens = t_ns, 0.0
 
-    def place(self, t0_ns: int, t1_ns: int, step_ends_ns: Sequence[int] = ()) -> list[Placed]:
-        """What was computed of each prompt in (t0, t1], as far as can be told by now; `step_ends_ns` are ends of steps after t0 that
-        others have shown, rising. Changes nothing."""
+    def place(self, t0_ns: int, t1_ns: int, now_ns: int, step_ends_ns: Sequence[int] = ()) -> list[Placed]:
+        """What was computed of each prompt in (t0, t1], as far as can be told by what was seen up to `now_ns`; `step_ends_ns` are ends
+        of steps after t0 that others have shown, rising. Changes nothing."""
         order = _service_order([job for job in self.jobs if job.prompt_left > 0])
         if not order:
             return []
@@ -81,7 +81,7 @@ class PrefillQueue:
         for job in order:
             whole += self._size(job, t0_ns)
             ends.append(whole)
-        path = self._path(order, ends, t0_ns, t1_ns)
+        path = self._path(order, ends, t0_ns, max(t1_ns, now_ns))
         placed: dict[Work, Placed] = {}
         at, place, start = 0.0, 0, 0.0  # of the row: progress, and the first prompt that is not done, and where it starts
         for end_ns in self._steps(order, path, step_ends_ns):
@@ -123,8 +123,8 @@ class PrefillQueue:
         time_ns = max(0, job.end_ns - max(t0_ns, job.begin_ns))
         return min(job.prompt_left, self.per_s.value * time_ns / NS_PER_S)
 
-    def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, t1_ns: int) -> Path:
-        """The engine's progress along the row from `t0_ns` on, past `t1_ns`."""
+    def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, now_ns: int) -> Path:
+        """The engine's progress along the row from `t0_ns` up to now."""
         overdue = 0.0  # whose first token came in a window that has been divided without knowing
         for job, end in zip(order, ends, strict=True):
             if job.first_ns is not None and job.first_ns <= t0_ns:
@@ -155,8 +155,11 @@ class PrefillQueue:
             if low >= arrived:
                 empty_ns, empty_at = t_ns, low
         last = gates[-1]
-        if last.t < t1_ns:
-            gates.append(last := Gate(t1_ns, low, max(low, ends[-1])))
+        if last.t < now_ns:  # nobody whose first token is still to be seen can be done
+            while undone < len(order) and _may_be_done(order[undone], now_ns):
+                undone += 1
+            high = ends[undone] - 1.0 if undone < len(order) else ends[-1]
+            gates.append(last := Gate(now_ns, low, max(low, high)))
         expected = min(max(empty_at + self.per_s.value * (last.t - empty_ns) / NS_PER_S, last.low), last.high)
         gates[-1] = Gate(last.t, expected, expected)
         return Path([gate.t for gate in gates], taut_string(gates))
@@ -178,7 +181,7 @@ def _service_order(jobs: Sequence[Work]) -> list[Work]:
 
 def _may_be_done(job: Work, t_ns: int) -> bool:
     """Whether its prompt may have been done by then: of one that hides its tokens nobody can say that it was not."""
-    return not job.visible if job.first_ns is None else job.first_ns <= t_ns
+    return not job.visible or job.end_ns is not None if job.first_ns is None else job.first_ns <= t_ns
 
 
 def _height(path: Path, t_ns: int) -> float:

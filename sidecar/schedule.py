@@ -105,12 +105,12 @@ class Schedule:
         self._late = next((w for w in self.works if w.begin_ns < t_ns and not w.is_known_until(t_ns)), None)
         return self._late is None
 
-    def look(self, t0_ns: int, t1_ns: int) -> Look:
-        """What each request that ran in (t0, t1] accounts for, as far as can be told by now. Charges nobody."""
+    def look(self, t0_ns: int, t1_ns: int, now_ns: int) -> Look:
+        """What each request that ran in (t0, t1] accounts for, as far as can be told by what was seen up to now. Charges nobody."""
         here = [w for w in self.works if w.begin_ns < t1_ns and (w.end_ns is None or w.end_ns > t0_ns)]
         if not here:
             return Look([], [], [], [], [], [], 0)
-        placed = self.queue.place(t0_ns, t1_ns, self.clock.ends_after(t0_ns))
+        placed = self.queue.place(t0_ns, t1_ns, now_ns, self.clock.ends_after(t0_ns))
         prompts = {part.work: part for part in placed}
         clock, per_frame = self.clock, self.pace.tokens_per_frame.value
         if not self._showing and any(not work.visible for work in here):
@@ -141,7 +141,7 @@ class Schedule:
 
     def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
         """What one request that runs accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
-        placed = self.queue.place(t0_ns, t1_ns, self.clock.ends_after(t0_ns)) if work.prompt_left > 0 else []
+        placed = self.queue.place(t0_ns, t1_ns, t1_ns, self.clock.ends_after(t0_ns)) if work.prompt_left > 0 else []
         part = next((part for part in placed if part.work is work), None)
         since_ns, until_ns = _decodes_from(work, part, t0_ns, t1_ns), min(work.end_ns or t1_ns, t1_ns)
         prefill = part.tokens if part else 0.0
@@ -173,6 +173,7 @@ class Schedule:
     def forget(self, work: Work) -> None:
         """It has been settled."""
         self.works.remove(work)
+        self.clock.forget(self.works[0].begin_ns if self.works else self.clock.last_ns)  # also where no window is ever divided
         if work in self.queue.jobs:
             self.queue.jobs.remove(work)
 

@@ -26,9 +26,9 @@ def add(it, energy_uj, *, prefill=0, decode=1, steps=0.0, steady_ns=0, alone=Tru
            Rule(price, MODEL, mix), steady_ns=steady_ns, alone=alone, whole=whole)
 
 
-def charge(it, best=Status.MEASURED, *, settled=True, idle_known=True, covariance=SURE, **more):
+def charge(it, best=Status.MEASURED, *, settled=True, idle_known=True, covariance=SURE, window_error=0.02, **more):
     return it.charge(best, method="token-share", source="nvml", boundary="gpu-board", devices=("GPU-0",), idle_known=idle_known,
-                     settled=settled, covariance=covariance, calibration_id=None, **more)
+                     settled=settled, covariance=covariance, window_error=window_error, calibration_id=None, **more)
 
 
 STATUSES = {  # (the source's, settled, part of it missed) and what the charge is called
@@ -108,6 +108,14 @@ def test_a_coefficient_that_is_not_known_matters_where_requests_differ():
     add(alike, 10**6, decode=1, steps=0.01, alone=False, mix=Terms(0.0, 0.5, 0.5, 0.0))
     assert charge(apart, covariance=VAGUE).uncertainty_uj > 1.5 * charge(apart).uncertainty_uj
     assert charge(alike, covariance=VAGUE).uncertainty_uj == charge(alike).uncertainty_uj
+
+
+def test_a_model_that_predicts_windows_badly_is_that_much_less_sure():
+    """Twice the window error, more uncertainty; before any is known, as for a model that is 4 % off."""
+    it = account()
+    add(it, 10**6, alone=False)
+    assert charge(it, window_error=0.01).uncertainty_uj < charge(it).uncertainty_uj < charge(it, window_error=0.1).uncertainty_uj
+    assert charge(it, window_error=None) == charge(it, window_error=0.04)
 
 
 def test_a_rule_that_charges_more_than_the_model_would_is_that_uncertain():

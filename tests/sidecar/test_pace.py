@@ -35,8 +35,8 @@ def test_a_ratio_stays_positive(observations):
 
 
 def test_a_peak_is_the_highest_of_late():
-    """An observation below it hardly moves it; a lasting fall is followed."""
-    peak = Peak(10.0)
+    """The first observation replaces the prior; one below it hardly moves it; a lasting fall is followed."""
+    peak = Peak(1000.0)
     peak.learn(100, 1)
     peak.learn(1, 1)
     assert peak.value == pytest.approx(100, rel=0.01)

@@ -24,7 +24,7 @@ def queue(*works):
 
 
 def placed(made, t0_ms, t1_ms):
-    return {part.work: part.tokens for part in made.place(t0_ms * MS, t1_ms * MS)}
+    return {part.work: part.tokens for part in made.place(t0_ms * MS, t1_ms * MS, t1_ms * MS)}
 
 
 def test_a_prompt_alone_is_spread_from_its_arrival_to_its_first_token():
@@ -32,7 +32,7 @@ def test_a_prompt_alone_is_spread_from_its_arrival_to_its_first_token():
     one = work(50, 1000, 150)
     made = queue(one)
     assert placed(made, 0, 100)[one] == pytest.approx(500)
-    made.commit(made.place(0, 100 * MS), 0, 100 * MS)
+    made.commit(made.place(0, 100 * MS, 100 * MS), 0, 100 * MS)
     assert placed(made, 100, 200)[one] == pytest.approx(500)
 
 
@@ -56,7 +56,7 @@ def test_prompts_of_one_step_are_computed_side_by_side():
     """Two whose first tokens come together, in a step that others show to have begun at 100 ms: half of each by its middle."""
     a, b = work(90, 1000, 200), work(91, 1000, 200)
     made = queue(a, b)
-    parts = {part.work: part.tokens for part in made.place(0, 150 * MS, [100 * MS])}
+    parts = {part.work: part.tokens for part in made.place(0, 150 * MS, 300 * MS, [100 * MS])}
     assert parts[a] == pytest.approx(parts[b], rel=0.25)
     assert sum(parts.values()) == pytest.approx(1000, rel=0.15)
 
@@ -72,6 +72,17 @@ def test_a_prompt_whose_first_token_is_not_seen_goes_on_at_the_learned_rate():
     """And before anything was learned, at a prior's."""
     one = work(0, 100_000)
     assert placed(queue(one), 0, 100)[one] == pytest.approx(PRIOR_PER_S / 10)
+
+
+def test_a_prompt_whose_first_token_is_not_seen_is_not_done():
+    """However fast the engine was thought to be: 1000 tokens, and half a second later no first token. A window of the first 100 ms
+    gets a fifth of them."""
+    one = work(0, 1000)
+    made = queue(one)
+    made.per_s.learn(10**6, 1)
+    (part,) = made.place(0, 100 * MS, 500 * MS)
+    assert part.tokens == pytest.approx(200, rel=0.01)
+    assert part.done_ns is None
 
 
 def test_the_rate_is_learned_from_times_that_were_busy_throughout():
@@ -105,7 +116,7 @@ def test_evidence_that_comes_late_counts_in_the_next_window():
     """A first token that fell into a window divided before it was known is not lost."""
     one = work(0, 1000)
     made = queue(one)
-    first = made.place(0, 50 * MS)
+    first = made.place(0, 50 * MS, 50 * MS)
     made.commit(first, 0, 50 * MS)
     one.first_ns = 40 * MS
     assert sum(p.tokens for p in first) + placed(made, 50, 100)[one] == pytest.approx(1000)
@@ -115,8 +126,8 @@ jobs = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 9000), st.one_of(s
                           st.one_of(st.none(), st.integers(0, 400))), max_size=10)
 
 
-@given(jobs, st.lists(st.integers(20, 200), min_size=1, max_size=8))
-def test_no_prompt_is_computed_twice_or_before_it_came(given_jobs, spans):
+@given(jobs, st.lists(st.integers(20, 200), min_size=1, max_size=8), st.integers(0, 300))
+def test_no_prompt_is_computed_twice_or_before_it_came(given_jobs, spans, ahead):
     """Over any arrivals and any windows: each part is positive, the parts of a prompt are at most the prompt, and all of it once
     its first token has been seen and a later window divided."""
     made, works, sums = PrefillQueue(), [], {}
@@ -128,7 +139,7 @@ def test_no_prompt_is_computed_twice_or_before_it_came(given_jobs, spans):
         works.append(each)
     t0_ms = 0
     for span in spans:
-        parts = made.place(t0_ms * MS, (t0_ms + span) * MS)
+        parts = made.place(t0_ms * MS, (t0_ms + span) * MS, (t0_ms + span + ahead) * MS)
         for part in parts:
             assert part.tokens > 0
             assert part.work.begin_ns < (t0_ms + span) * MS

@@ -27,7 +27,7 @@ class Engine:
                 self.schedule.show(work, ms * MS, work.choices)
 
     def look(self, t0_ms, t1_ms):
-        look = self.schedule.look(t0_ms * MS, t1_ms * MS)
+        look = self.schedule.look(t0_ms * MS, t1_ms * MS, t1_ms * MS)
         self.schedule.commit(look, t0_ms * MS, t1_ms * MS)
         return dict(zip(look.works, look.amounts, strict=True)), look
 
@@ -117,6 +117,18 @@ def test_busy_time_is_counted_once():
     assert look.busy_ns == 50 * MS
 
 
+def test_without_windows_nothing_piles_up():
+    """Where there is no counter no window is ever divided; what is kept of the past is bounded all the same."""
+    engine = Engine()
+    for i in range(300):
+        work = engine.begin(i * 1000)
+        engine.steps([work], i * 1000 + 10, i * 1000 + 900)
+        engine.schedule.end(work, (i * 1000 + 900) * MS, 90, failed=False)
+        engine.schedule.forget(work)
+    assert len(engine.schedule.clock.ends_after(0)) < 5000
+    assert not engine.schedule.works
+
+
 def test_a_glance_is_near_the_look():
     """What a request is told before its window closes is what it will be charged with, to a few percent."""
     engine = Engine()
@@ -141,7 +153,7 @@ def test_no_amount_is_negative_and_none_is_charged_twice(history):
 
     def look():
         nonlocal edge_ns, steps
-        found = schedule.look(edge_ns, t_ns)
+        found = schedule.look(edge_ns, t_ns, t_ns)
         schedule.commit(found, edge_ns, t_ns)
         edge_ns = t_ns
         for work, terms in zip(found.works, found.amounts, strict=True):
