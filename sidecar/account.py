@@ -13,7 +13,7 @@ from perjoule.sidecar.work import Work
 FIT_ERROR = 0.6  # of what the fit says of its coefficients: on 60 synthetic streams they were off by 0.44 to 0.68 of that
 EDGE_ERROR = 0.06  # of a window in which it began or ended: when the window itself did is known to a poll of 20 ms, evenly spread
 PLACEMENT_ERROR = 0.03  # of prompts computed beside others: which part of a step was whose, and in which window
-RUN_ERROR = 0.02  # of what was shared: one run is not like the next, and whom a request delayed it is not charged for
+RUN_ERROR = 0.017  # of what was shared: one run is not like the next, and whom a request delayed it is not charged for
 RULE_ERROR = 0.5  # times the window error, of what was shared: steps cost not quite what a linear model says
 UNKNOWN_WINDOW_ERROR = 0.04  # before windows have shown it
 OPEN_ERROR = 0.20  # of what a charge that is not settled yet adds for windows that have not been divided
