@@ -67,12 +67,13 @@ class Division:
 
     # windows
 
-    def advance(self, t_ns: int) -> None:
-        """Divide the windows that are ripe."""
-        waiting = self.group.waiting
+    def advance(self, t_ns: int) -> bool:
+        """Divide the windows that are ripe. Answers whether there was one."""
+        waiting, before_ns = self.group.waiting, self.group.divided_ns
         hold_ns = HOLD_NS if self._ended else PATIENCE_NS
         while waiting and (t_ns >= waiting[0].t1_ns + hold_ns or self.schedule.is_known_until(waiting[0].t1_ns)):
             self._divide(waiting.popleft(), t_ns)
+        return self.group.divided_ns != before_ns
 
     def is_past(self, end_ns: int, t_ns: int) -> bool | None:
         """Whether every window up to `end_ns` has been divided; None if some never will be: the counter has fallen silent."""

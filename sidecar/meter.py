@@ -22,6 +22,8 @@ from perjoule.sidecar.schedule import Schedule
 from perjoule.sidecar.units import NS_PER_MS
 from perjoule.sidecar.work import Work
 
+LOOK_NS = 20 * NS_PER_MS
+
 
 @dataclass(slots=True, eq=False)
 class Open:
@@ -62,6 +64,7 @@ class Meter:
         self._every_uuid = tuple(device.uuid for device in devices)
         self._open: dict[str, Open] = {}  # running, and ended but not settled, in the order of arrival
         self._ended: list[Open] = []  # of them, those that wait for their last window
+        self._look_ns = 0  # when they are next asked whether they are settled, if no window is divided before
         self._running = 0
         self._integral = 0  # of running requests over time
         self._integral_ns = 0
@@ -204,10 +207,10 @@ class Meter:
 
     def _advance(self, t_ns: int) -> list[EnergyRecord]:
         """Divide the windows that are ripe, settle the requests that wait for no window any more."""
-        for division in self.divisions:
-            division.advance(t_ns)
-        if not self._ended:
-            return []
+        divided = [division.advance(t_ns) for division in self.divisions]
+        if not self._ended or (self._has_source and t_ns < self._look_ns and not any(divided)):
+            return []  # thousands may end between two windows: they are not all asked again at each end
+        self._look_ns = t_ns + LOOK_NS
         settled = [open_ for open_ in self._ended if self._is_settled(open_, t_ns)]
         if settled:
             self._ended = [open_ for open_ in self._ended if open_ not in settled]
