@@ -12,7 +12,7 @@ from typing import Protocol
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.steady_state import Plateau
 
-LOOK_EVERY_S = 1.0  # at the queue, while requests run
+LOOK_EVERY_S = 5.0  # at the queue, while requests run: its page of metrics takes the engine some milliseconds to write
 COUNT_EVERY_S = 60.0  # the processes on the boards
 ENGINES = 1  # processes of an engine on each of its boards: vLLM has one worker there
 

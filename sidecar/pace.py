@@ -45,6 +45,11 @@ class Peak:
             self.value = rate if self._is_prior else max(self.value * KEEP_PEAK, rate)
             self._is_prior = False
 
+    def is_at_least(self, above: float, below: float) -> None:
+        """It is known to be no lower, and that says nothing of how much higher it is."""
+        if below > 0:
+            self.value = max(self.value, above / below)
+
 
 class Pace:
     """The rates of one engine."""

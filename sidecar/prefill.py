@@ -61,6 +61,8 @@ class PrefillQueue:
 
     def seen(self, job: Work, t_ns: int) -> None:
         """Its first token has come."""
+        if not job.visible:
+            return  # nobody counted on it
         self._unseen -= 1
         if job.begin_ns >= self._busy_since_ns:
             self._tokens += job.prompt_tokens
@@ -124,7 +126,7 @@ class PrefillQueue:
         return min(job.prompt_left, self.per_s.value * time_ns / NS_PER_S)
 
     def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, now_ns: int) -> Path:
-        """The engine's progress along the row from `t0_ns` up to now."""
+        """The engine's progress along the row from `t0_ns` up to now, or until it was worked off."""
         overdue = 0.0  # whose first token came in a window that has been divided without knowing
         for job, end in zip(order, ends, strict=True):
             if job.first_ns is not None and job.first_ns <= t0_ns:
@@ -155,11 +157,15 @@ class PrefillQueue:
             if low >= arrived:
                 empty_ns, empty_at = t_ns, low
         last = gates[-1]
-        if last.t < now_ns:  # nobody whose first token is still to be seen can be done
+        if last.t < now_ns:
             while undone < len(order) and _may_be_done(order[undone], now_ns):
                 undone += 1
-            high = ends[undone] - 1.0 if undone < len(order) else ends[-1]
-            gates.append(last := Gate(now_ns, low, max(low, high)))
+            if undone < len(order):  # nobody whose first token is still to be seen is done
+                last = Gate(now_ns, low, max(low, ends[undone] - 1.0))
+            else:  # all may be; at the rate that was learned they were, or will be, by then
+                all_ns = empty_ns + round((ends[-1] - empty_at) / self.per_s.value * NS_PER_S)
+                last = Gate(min(now_ns, max(all_ns, last.t + 1)), low, ends[-1])
+            gates.append(last)
         expected = min(max(empty_at + self.per_s.value * (last.t - empty_ns) / NS_PER_S, last.low), last.high)
         gates[-1] = Gate(last.t, expected, expected)
         return Path([gate.t for gate in gates], taut_string(gates))

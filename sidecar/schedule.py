@@ -93,7 +93,7 @@ class Schedule:
             steps, clock = output_tokens / work.choices, self.clock
             since_ns = clock.when(clock.at(t_ns) - steps) if self._showing else t_ns - round(steps * self.pace.step_ns)
             work.first_ns = min(max(work.begin_ns, since_ns), t_ns)
-            self.queue.per_s.learn(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
+            self.queue.per_s.is_at_least(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
 
     # answers
 
@@ -167,7 +167,8 @@ class Schedule:
             if done_ns is not None:
                 work.decodes_from_ns = done_ns
         self.queue.commit(look.placed, t0_ns, t1_ns)
-        self.clock.pin(t1_ns)
+        if look.works:
+            self.clock.pin(t1_ns)
         self.clock.forget(t0_ns)
 
     def forget(self, work: Work) -> None:

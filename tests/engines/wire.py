@@ -14,6 +14,7 @@ import httptools
 import orjson
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
+OWN_QUESTIONS = b"aiohttp/"  # what the sidecar asks on its own account is asked by this client, and says so
 OURS = re.compile(rb": energy (\{.*\})\n\n")
 
 
@@ -83,7 +84,8 @@ def exchange(url: str, path: str, payload: object = None, headers: Mapping[str, 
 
 
 class Tap(socketserver.ThreadingTCPServer):
-    """A TCP relay in front of the engine that keeps `answers`, all that the engine sent; `url` is where to connect."""
+    """A TCP relay in front of the engine that keeps `answers`, all that the engine sent to those whom the sidecar stands for, not to
+    its own questions; `url` is where to connect."""
 
     daemon_threads = True
 
@@ -109,8 +111,10 @@ class _Wire(socketserver.BaseRequestHandler):
     server: Tap
 
     def handle(self) -> None:
-        reader = Reader(self.server.answers)
+        asked = self.request.recv(65536)
+        reader = None if OWN_QUESTIONS in asked else Reader(self.server.answers)
         with socket.create_connection(self.server.engine) as engine:
+            engine.sendall(asked)
             upward = threading.Thread(target=self._pump, args=(self.request, engine), daemon=True)
             upward.start()
             self._pump(engine, self.request, reader)

@@ -227,3 +227,19 @@ def test_a_refused_request_is_charged_nothing_beside_a_running_one():
     bench.end("running")
     bench.run_to(3000)
     assert bench.charge("refused").energy_uj < 0.05 * bench.charge("running").energy_uj
+
+
+@pytest.mark.parametrize("wait_ms", [0, 30])
+def test_equal_requests_that_show_nothing_are_charged_alike(wait_ms):
+    """Four answers that are not streamed, asked for at once (or one after the other), while nobody else runs: a quarter each."""
+    bench, names = Bench().run_to(500), "abcd"
+    for name in names:
+        bench.begin(name, streamed=False, input_tokens=64)
+        bench.run_to(bench.now_ms + wait_ms)
+    bench.run_to(2500)
+    for name in names:
+        bench.end(name, 100)
+    bench.run_to(3500)
+    parts = [bench.charge(name).energy_uj for name in names]
+    assert sum(parts) == pytest.approx(400 * 2 * S // 1000, rel=0.06)
+    assert max(parts) == pytest.approx(min(parts), rel=0.12)

@@ -45,6 +45,15 @@ def test_a_peak_is_the_highest_of_late():
     assert peak.value == pytest.approx(20, rel=0.01)
 
 
+def test_a_lower_bound_only_raises():
+    """Who is known to be no slower than 50 may be as fast as was thought."""
+    peak = Peak(1000.0)
+    peak.is_at_least(50, 1)
+    assert peak.value == 1000
+    peak.is_at_least(5000, 1)
+    assert peak.value == 5000
+
+
 def test_a_step_takes_what_a_token_does():
     """80 tokens a second of one sequence are steps of 12.5 ms."""
     pace = Pace()

@@ -112,6 +112,15 @@ def test_who_hides_his_tokens_is_done_before_who_came_later():
     assert parts == {hidden: pytest.approx(2000), later: pytest.approx(2000)}
 
 
+def test_hidden_prompts_are_done_when_the_rate_says_so():
+    """Four at once that show nothing: done after their tokens' time, in the window that it falls into, however late that is divided."""
+    works = [work(0, 64, visible=False) for _ in range(4)]
+    made = queue(*works)
+    parts = made.place(0, 100 * MS, 800 * MS)
+    assert [part.tokens for part in parts] == pytest.approx([64] * 4)
+    assert all(part.done_ns == pytest.approx(256 / PRIOR_PER_S * 1e9, abs=MS) for part in parts)
+
+
 def test_evidence_that_comes_late_counts_in_the_next_window():
     """A first token that fell into a window divided before it was known is not lost."""
     one = work(0, 1000)
