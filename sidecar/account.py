@@ -16,6 +16,7 @@ PLACEMENT_ERROR = 0.03  # of prompts computed beside others: which part of a ste
 RUN_ERROR = 0.017  # of what was shared: one run is not like the next, and whom a request delayed it is not charged for
 RULE_ERROR = 0.5  # times the window error, of what was shared: steps cost not quite what a linear model says
 UNKNOWN_WINDOW_ERROR = 0.04  # before windows have shown it
+MOST_WINDOW_ERROR = 0.2  # of more it is the scale that is not known yet, which shares do not see
 OPEN_ERROR = 0.20  # of what a charge that is not settled yet adds for windows that have not been divided
 
 
@@ -113,7 +114,7 @@ class Account:
         relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
         slopes = self.slopes
         variance = sum(a * b * c for a, row in zip(slopes, covariance, strict=True) for b, c in zip(slopes, row, strict=True))
-        rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else window_error)
+        rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
         return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
                            hypot(RUN_ERROR, rule) * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))
 

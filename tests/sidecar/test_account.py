@@ -116,6 +116,7 @@ def test_a_model_that_predicts_windows_badly_is_that_much_less_sure():
     add(it, 10**6, alone=False)
     assert charge(it, window_error=0.01).uncertainty_uj < charge(it).uncertainty_uj < charge(it, window_error=0.1).uncertainty_uj
     assert charge(it, window_error=None) == charge(it, window_error=0.04)
+    assert charge(it, window_error=3.0) == charge(it, window_error=0.2)  # a scale that is not known yet is no error of a share
 
 
 def test_a_rule_that_charges_more_than_the_model_would_is_that_uncertain():
