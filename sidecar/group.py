@@ -139,12 +139,13 @@ class Group:
         self.idle_w = quantiles(powers, n=4)[0] if len(powers) > 1 else powers[0]
 
     def split(self, window: Window, busy_ns: int) -> Split:
-        """Part a window in which something ran for `busy_ns`. Until the loaded idle is known, each nanosecond counts the same."""
+        """Part a window in which something ran for `busy_ns`. Until the loaded idle is known, each nanosecond counts the same, and where
+        no more was drawn than that."""
         drawn_uj, span_ns, idle_w = window.energy_uj, window.t1_ns - window.t0_ns, self.idle_w
+        by_time_uj = drawn_uj * (span_ns - busy_ns) // span_ns
         if idle_w is None:
-            idle_uj = drawn_uj * (span_ns - busy_ns) // span_ns
-            return Split(idle_uj, drawn_uj - idle_uj, 0)
-        idle_uj = min(drawn_uj, energy_uj(idle_w, span_ns - busy_ns))
+            return Split(by_time_uj, drawn_uj - by_time_uj, 0)
+        idle_uj = min(by_time_uj, energy_uj(idle_w, span_ns - busy_ns))  # who ran drew no less than if nobody had
         shared_uj = drawn_uj - idle_uj
         return Split(idle_uj, shared_uj, max(0, shared_uj - energy_uj(idle_w, busy_ns)))
 

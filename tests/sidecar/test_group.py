@@ -75,6 +75,14 @@ def test_what_no_window_holds_yet_is_estimated_from_power():
     assert it.undivided(200 * MS, 250 * MS).shared_uj == 20_000_000
 
 
+def test_a_moment_of_work_costs_no_less_than_a_moment_of_idle():
+    """A window that drew a little less than the idle would have (its edges are known to some milliseconds): time decides."""
+    it = board()
+    it.saw_idle(window(100))
+    split = it.split(window(90), MS)
+    assert (split.idle_uj, split.shared_uj, split.active_uj) == (8_910_000, 90_000, 0)
+
+
 def test_outside_the_steady_state_a_token_costs_what_it_did_within():
     """ML.ENERGY's rule: a constant rate times the tokens, never more than was drawn; before there is a rate, all that was."""
     it = board()
