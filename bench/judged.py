@@ -14,6 +14,7 @@ from perjoule.sidecar.calibration import Calibration
 from perjoule.sidecar.units import joules
 from perjoule.sidecar.weighing import METHODS
 
+Charges = Mapping[int, tuple[int | None, int | None]]  # of requests by their place: active energy, and its standard error
 CALIBRATED = "step-model"
 RULES = (*METHODS, HELD, PRIOR)
 
@@ -76,37 +77,34 @@ class Judged:
         taught = Calibration(machine(self.recording)) if self.taught is None or rule == PRIOR else deepcopy(self.taught.calibration)
         return HeldOut(taught) if rule in (HELD, PRIOR) else taught
 
-    def _judge(self, rule: str, charges: Mapping[int, tuple[int | None, int | None]]) -> float | None:
-        """The distance of these charges (active energy and its standard error, by place) from the truth, mean of the grand runs that
-        have all of theirs; None if none has. Keeps the points and how many of them are as near as they say."""
+    def _judge(self, rule: str, charges: Charges) -> float | None:
+        """The distance of these charges from the truth, mean of the grand runs that have all of theirs; None if none has. Keeps their
+        points. The same over every coalition of two or more, each of which is a game of its own with a measured truth, is less of an
+        accident than the grand one alone, and is noted beside it."""
         assert self.game is not None
-        distances, points = [], []
-        for run in self.game.grand_runs:
-            active_uj = {i: uj for i in self.game.members(run) if (uj := charges.get(i, (None, None))[0]) is not None}
-            if len(active_uj) < len(self.game.members(run)):
-                continue
-            distances.append(self.game.distance(run, active_uj))
-            for i, fair_uj in self.game.truth_uj(run).items() if self.game.by_request else ():
-                points.append(Point(self.recording.name, rule, self.recording.requests[i]["cls"], fair_uj, active_uj[i], charges[i][1]))
-        known = [point.covered for point in points if point.covered is not None]
-        self.said["coverage_90"][rule] = fmean(known) if known else None
+        distances, points = self._compared(rule, charges, self.game.grand_runs)
+        self.said["coverage_90"][rule] = _covered(points)
         self.points += points
-        self._judge_all(rule, charges)
+        every, every_points = self._compared(rule, charges, self.game.shared_runs)
+        if every:
+            self.said["all_coalitions"][rule] = {"games": len(every), "l1": fmean(every), "coverage_90": _covered(every_points)}
         return fmean(distances) if distances else None
 
-    def _judge_all(self, rule: str, charges: Mapping[int, tuple[int | None, int | None]]) -> None:
-        """The same over every coalition of two or more, each of which is a game of its own with a measured truth: less of an
-        accident than the grand one alone."""
+    def _compared(self, rule: str, charges: Charges, runs: Sequence[int]) -> tuple[list[float], list[Point]]:
+        """Of the runs whose requests all have a charge, the distance of each; and, where requests are the players, their points."""
         assert self.game is not None
-        distances, known = [], []
-        for run in self.game.shared_runs:
-            active_uj = {i: uj for i in self.game.members(run) if (uj := charges.get(i, (None, None))[0]) is not None}
-            if len(active_uj) < len(self.game.members(run)):
+        game, distances, points = self.game, [], []
+        for run in runs:
+            active_uj = {i: uj for i in game.members(run) if (uj := charges.get(i, (None, None))[0]) is not None}
+            if len(active_uj) < len(game.members(run)):
                 continue
-            distances.append(self.game.distance(run, active_uj))
-            for i, fair_uj in self.game.truth_uj(run).items():
-                point = Point(self.recording.name, rule, self.recording.requests[i]["cls"], fair_uj, active_uj[i], charges[i][1])
-                known += [] if point.covered is None else [point.covered]
-        if distances:
-            self.said["all_coalitions"][rule] = {"games": len(distances), "l1": fmean(distances),
-                                                 "coverage_90": fmean(known) if known else None}
+            distances.append(game.distance(run, active_uj))
+            for i, fair_uj in game.truth_uj(run).items() if game.by_request else ():
+                points.append(Point(self.recording.name, rule, self.recording.requests[i]["cls"], fair_uj, active_uj[i], charges[i][1]))
+        return distances, points
+
+
+def _covered(points: Sequence[Point]) -> float | None:
+    """How many of the truths are as near as their charges say; None if none says."""
+    known = [point.covered for point in points if point.covered is not None]
+    return fmean(known) if known else None

@@ -9,7 +9,7 @@ from perjoule.sidecar.calibration import Calibration
 from perjoule.sidecar.group import SILENCE_NS, Group, Split
 from perjoule.sidecar.pace import Pace
 from perjoule.sidecar.pools import Pool, Stage
-from perjoule.sidecar.schedule import Look, Schedule
+from perjoule.sidecar.schedule import Look, Schedule, union
 from perjoule.sidecar.steady_state import Activity, Phase
 from perjoule.sidecar.terms import NOTHING, Terms
 from perjoule.sidecar.timeline import Window
@@ -95,7 +95,7 @@ class Division:
         mine = weigh([terms], self._price)[0]
         # The others weigh what all did in the last window: weighing each of them anew would cost each end of a request
         # time in proportion to those in flight, for a median difference of 0.2 % (on recordings of an H200).
-        whole = max(mine if len(self.accounts) == 1 else max(mine, round(group.weight_per_ns * (t_ns - since_ns))), 1)
+        whole = max(mine, 0 if len(self.accounts) == 1 else round(group.weight_per_ns * (t_ns - since_ns)), 1)
         return drawn.shared_uj * mine // whole, drawn.active_uj * mine // whole
 
     # inside
@@ -122,10 +122,7 @@ class Division:
                 since_ns, until_ns = max(work.begin_ns, t0_ns), min(since_ns, t1_ns if work.end_ns is None else work.end_ns)
             if since_ns < until_ns:
                 here.append((work, self._here(terms), since_ns, until_ns))
-        busy_ns, upto_ns = 0, t0_ns
-        for _, _, since_ns, until_ns in sorted(here, key=lambda each: each[2]):
-            busy_ns += max(0, until_ns - max(since_ns, upto_ns))
-            upto_ns = max(upto_ns, until_ns)
+        busy_ns = union(sorted((since_ns, until_ns) for _, _, since_ns, until_ns in here), t0_ns, t1_ns)
         return Share([each[0] for each in here], [each[1] for each in here], [each[3] - each[2] for each in here], busy_ns)
 
     def _divide(self, window: Window, now_ns: int) -> None:

@@ -5,7 +5,7 @@ request accounts for. With continuous batching all running sequences advance tog
 advance who hide theirs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from perjoule.sidecar.pace import Pace
@@ -112,32 +112,21 @@ class Schedule:
             return Look([], [], [], [], [], [], 0)
         placed = self.queue.place(t0_ns, t1_ns, now_ns, self.clock.ends_after(t0_ns))
         prompts = {part.work: part for part in placed}
-        clock, per_frame = self.clock, self.pace.tokens_per_frame.value
         if not self._showing and any(not work.visible for work in here):
-            clock.coast(t1_ns, self.pace.step_ns)
-        spans, ran_ns = [], []
-        for work in here:
-            end_ns = t1_ns if work.end_ns is None or work.end_ns > t1_ns else work.end_ns
-            spans.append((_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns))
-            ran_ns.append(end_ns - (t0_ns if work.begin_ns < t0_ns else work.begin_ns))
+            self.clock.coast(t1_ns, self.pace.step_ns)
+        there = [(max(work.begin_ns, t0_ns), min(work.end_ns or t1_ns, t1_ns)) for work in here]
+        spans = [(_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns) for work, (_, end_ns) in zip(here, there, strict=True)]
         shares = self._step_shares(here, spans)
         amounts, frames = [], []
         for work, (since_ns, until_ns) in zip(here, spans, strict=True):
-            by = tokens = steps = context = 0.0
-            if since_ns < until_ns:
-                choices = work.choices
-                steps = choices * (shares[until_ns] - shares[since_ns])
-                if work.frames or work.base:
-                    by = work.frames_by(t1_ns, clock)
-                    tokens = (by - work.charged_frames) * per_frame if work.end_ns is None else work.owed_tokens(by, per_frame)
-                    tokens = max(tokens, 0.0)
-                else:
-                    tokens = self._hidden_tokens(work, since_ns, until_ns)
-                context = tokens * (work.prompt_tokens + work.cached + (work.charged_tokens + tokens / 2) / choices)
             part = prompts.get(work) if prompts else None
-            amounts.append(Terms(part.tokens if part else 0.0, steps, tokens, context))
+            prefill, steps, by, tokens = part.tokens if part else 0.0, 0.0, 0.0, 0.0
+            if since_ns < until_ns:
+                steps = work.choices * (shares[until_ns] - shares[since_ns])
+                by, tokens = self._given(work, since_ns, until_ns, t1_ns)
+            amounts.append(Terms(prefill, steps, tokens, tokens * work.context(tokens)))
             frames.append(by)
-        return Look(here, amounts, ran_ns, spans, frames, placed, _union(here, t0_ns, t1_ns))
+        return Look(here, amounts, [end_ns - begin_ns for begin_ns, end_ns in there], spans, frames, placed, union(there, t0_ns, t1_ns))
 
     def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
         """What one request that runs accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
@@ -151,12 +140,8 @@ class Schedule:
         if not self._showing:
             clock.coast(until_ns, self.pace.step_ns)
         steps = work.choices * (clock.at(until_ns) - clock.at(since_ns))
-        if work.shown:
-            tokens = work.owed_tokens(work.frames_by(t1_ns, clock), self.pace.tokens_per_frame.value)
-        else:
-            tokens = self._hidden_tokens(work, since_ns, until_ns)
-        context = tokens * (work.prompt_tokens + work.cached + (work.charged_tokens + tokens / 2) / work.choices)
-        return Terms(prefill, steps / max(self._showing + self._hiding, work.choices), tokens, context)
+        _, tokens = self._given(work, since_ns, until_ns, t1_ns)
+        return Terms(prefill, steps / max(self._showing + self._hiding, work.choices), tokens, tokens * work.context(tokens))
 
     def commit(self, look: Look, t0_ns: int, t1_ns: int) -> None:
         """The window has been charged by this look: what it held will not be charged again."""
@@ -197,6 +182,13 @@ class Schedule:
             sequences += changes[t_ns]
         return shares
 
+    def _given(self, work: Work, since_ns: int, until_ns: int, t1_ns: int) -> tuple[float, float]:
+        """How far its answer was at `t1_ns` in frames, and the output tokens that no window has been charged with."""
+        if work.frames or work.base:
+            by = work.frames_by(t1_ns, self.clock)
+            return by, work.owed_tokens(by, self.pace.tokens_per_frame.value)
+        return 0.0, self._hidden_tokens(work, since_ns, until_ns)
+
     def _hidden_tokens(self, work: Work, since_ns: int, until_ns: int) -> float:
         """Output tokens of a request that shows none: one a step; at its end, what the engine says, spread over its steps."""
         clock = self.clock
@@ -219,14 +211,13 @@ def _decodes_from(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> in
     return t1_ns if since_ns is None else t0_ns if since_ns < t0_ns else since_ns
 
 
-def _union(works: Sequence[Work], t0_ns: int, t1_ns: int) -> int:
-    """Nanoseconds of (t0, t1] in which at least one of these ran; they come in the order of arrival."""
-    busy_ns, upto_ns = 0, t0_ns
-    for work in works:
-        end_ns = min(work.end_ns or t1_ns, t1_ns)
+def union(spans: Iterable[tuple[int, int]], t0_ns: int, t1_ns: int) -> int:
+    """Nanoseconds of (t0, t1] that at least one of these spans within it covers; they come in the order of their beginnings."""
+    covered_ns, upto_ns = 0, t0_ns
+    for begin_ns, end_ns in spans:
         if end_ns > upto_ns:
-            busy_ns += end_ns - max(work.begin_ns, upto_ns)
+            covered_ns += end_ns - max(begin_ns, upto_ns)
             upto_ns = end_ns
             if upto_ns == t1_ns:
                 break
-    return busy_ns
+    return covered_ns

@@ -18,9 +18,9 @@ class StepClock:
 
     __slots__ = ("_counts", "_times", "count", "last_ns", "usual_ns")
 
-    def __init__(self, t_ns: int = 0) -> None:
-        self._times, self._counts = [t_ns], [0.0]
-        self.count, self.last_ns = 0.0, t_ns
+    def __init__(self) -> None:
+        self._times, self._counts = [0], [0.0]
+        self.count, self.last_ns = 0.0, 0
         self.usual_ns = float(PRIOR_STEP_NS)
 
     def advance(self, t_ns: int, count: float) -> None:

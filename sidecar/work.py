@@ -72,6 +72,10 @@ class Work:
             return 0.0
         return left * min(max(fresh, 0.0) / whole, 1.0) if whole > 0 else left
 
+    def context(self, tokens: float) -> float:
+        """What each of the next so many output tokens looks at, on average: the prompt, and the answer before it."""
+        return self.prompt_tokens + self.cached + (self.charged_tokens + tokens / 2) / self.choices
+
     def charge(self, t_ns: int, frames: float, tokens: float) -> None:
         """A window up to `t_ns` has been charged with these tokens, and with all frames up to `frames`."""
         self.charged_frames = max(self.charged_frames, frames)
