@@ -49,6 +49,7 @@ The outside is thin: it moves bytes and decides nothing.
     upstream      a lean connection to the engine
     front         aiohttp's server, with hooks on its transport
     exchange      one request on its way through
+    desk          where requests are metered: the meter, what it settles, who waits for it
     relay         the handler: every request becomes an exchange
     admin         the operator's port
     service       starts all of it, drains it, stops it

@@ -28,6 +28,11 @@ class Additions:
     wait_settled: bool = False
     hide_usage: bool = False
 
+    @property
+    def shown(self) -> bool:
+        """Whether a charge is shown anywhere."""
+        return self.headers or self.comment or self.trailers or self.in_usage
+
 
 class Answer:
     """`open` once, `feed` for each piece, then `close` (clean end) or `abandon` (the engine broke off).
@@ -52,10 +57,9 @@ class Answer:
         """Whether a closed connection would be taken for a clean end."""
         return self._framing is Framing.CLOSE
 
-    @property
-    def is_edited(self) -> bool:
-        """Whether the stream's end says something that a settled charge would make truer."""
-        return self._editor is not None
+    def may_tell(self, body: bytes) -> bool:
+        """Whether this piece of a stream, not fed yet, may be where its charge is shown."""
+        return self._editor is not None and self._editor.may_tell(body)
 
     def open(self, head: Head) -> bytes:
         """The engine's head has come. Answers the client's, or nothing while it is held."""

@@ -1,7 +1,8 @@
 """One request's answer on its way through: bytes go to the client's transport first, then the watch looks at them.
 
 An exchange ends once: the engine ended its answer, the engine broke off, the client left, or it read too slowly. What was cut
-arrives cut: a failure of the engine never becomes a clean end. And whatever happens to the watch, the bytes go on.
+arrives cut: a failure of the engine never becomes a clean end. And whatever happens to the watch, the bytes go on. Where the charge
+must be asked for (a settled one, or one that another process knows), the answer's last words wait for it.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from perjoule.sidecar.answer import Additions, Answer
 from perjoule.sidecar.front import Downstream, error_answer
 from perjoule.sidecar.heads import Head, first
-from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, Status
+from perjoule.sidecar.record import Charge, Outcome, Status
 from perjoule.sidecar.upstream import Connection, UpstreamError
 from perjoule.sidecar.watch import Watch
 
@@ -23,16 +24,19 @@ logger = logging.getLogger("perjoule")
 
 
 class Desk(Protocol):
-    """Where settled records go, and where failures of metering are counted."""
+    """Who knows charges, and counts failures of metering. `at_hand` says that `charge` answers at once; else it is not called."""
 
-    def deliver(self, records: list[EnergyRecord]) -> None: ...
-    def metering_failed(self) -> None: ...
+    @property
+    def at_hand(self) -> bool: ...
+    def charge(self, record_id: str, t_ns: int) -> Charge: ...
+    def ask(self, record_id: str, t_ns: int, tell: Callable[[Charge | None], None], *, settled: bool) -> None: ...
+    def failed(self) -> None: ...
 
 
 class Exchange:
     """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
 
-    __slots__ = ("_answer", "_client", "_desk", "_late", "_settled", "_slow_after_s", "_slow_timer", "_unseen", "_wait_settled",
+    __slots__ = ("_answer", "_asks", "_client", "_desk", "_late", "_slow_after_s", "_slow_timer", "_told", "_unseen", "_wants_settled",
                  "_watch", "begun", "connection", "done", "failure", "over")
 
     def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, keep_alive: bool,
@@ -40,9 +44,10 @@ class Exchange:
         self._client, self._watch, self._desk, self._slow_after_s = client, watch, desk, slow_after_s
         record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
         self._answer = Answer(additions, self._charge if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive)
-        self._wait_settled = additions.wait_settled and watch is not None
-        self._late: list[bytes] = []  # the end of a stream, kept back until its charge is settled
-        self._settled: Charge | None = None
+        self._wants_settled = additions.wait_settled
+        self._asks = watch is not None and additions.shown and (additions.wait_settled or not desk.at_hand)
+        self._late: list[bytes] = []  # the last words of a stream, kept back until its charge is told
+        self._told: Charge | None = None
         self._unseen: tuple[int, bytes] | None = None  # a piece that the watch has not looked at yet
         self._slow_timer: asyncio.TimerHandle | None = None
         self.begun = False  # a byte has gone to the client
@@ -68,7 +73,7 @@ class Exchange:
         t_ns = time.monotonic_ns()
         self._unseen = (t_ns, body)
         out = self._open(t_ns, head) if head is not None else b""
-        if self._keeps_back():
+        if self._asks and (self._late or self._answer.may_tell(body)):
             self._late.append(body)
         else:
             out += self._answer.feed(body)
@@ -77,9 +82,7 @@ class Exchange:
         if ended:
             self._let_go()
             self._end_watch(t_ns, Outcome.COMPLETED)
-            if not self._wait_settled:
-                self.conclude()
-            self._set_done()
+            self._ask(t_ns) if self._asks else self._conclude()
 
     def lost(self, error: UpstreamError) -> None:
         """Upstream.Receiver: the engine broke off. With nothing sent yet, whoever waits on `done` decides what to answer."""
@@ -118,15 +121,24 @@ class Exchange:
 
     # ends
 
-    def conclude(self, settled: Charge | None = None) -> None:
-        """The engine's answer is whole: send what is left of it. `settled` is the charge to show, if it is known."""
+    def _ask(self, t_ns: int) -> None:
+        assert self._watch is not None
+        try:
+            self._desk.ask(self._watch.identity.record_id, t_ns, self._conclude, settled=self._wants_settled)
+        except Exception:
+            self._metering_failed()
+            self._conclude()
+
+    def _conclude(self, told: Charge | None = None) -> None:
+        """The engine's answer is whole: send what is left of it. `told` is the charge to show, where it had to be asked for."""
         if self.over:
             return
-        self.over, self._settled = True, settled
+        self.over, self._told = True, told
         self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.close())
         if not self.keep_alive and self._client.transport is not None:
             self._client.transport.close()
         self._detach()
+        self._set_done()
 
     def refuse(self, error: UpstreamError) -> None:
         """Nothing has been sent and nothing will come: answer the failure."""
@@ -175,9 +187,12 @@ class Exchange:
         try:
             return call(*args, **more)
         except Exception:
-            self._desk.metering_failed()
-            logger.exception("metering a request failed; its traffic goes on")
+            self._metering_failed()
             return None
+
+    def _metering_failed(self) -> None:
+        self._desk.failed()
+        logger.exception("metering a request failed; its traffic goes on")
 
     def _open(self, t_ns: int, head: Head) -> bytes:
         out = self._answer.open(head)
@@ -191,24 +206,18 @@ class Exchange:
         if unseen is not None and self._watch is not None:
             self._safely(self._watch.body, *unseen)
 
-    def _keeps_back(self) -> bool:
-        """Whether this piece is of the end that waits for the settled charge: the stream's last word, and what follows it."""
-        if not self._wait_settled or not self._answer.is_edited:
-            return False
-        self._look()
-        return bool(self._late) or (self._watch is not None and self._watch.saw_done)
-
     def _charge(self) -> tuple[Charge, int]:
-        """What Answer shows: the settled charge, else what it has cost by now, and for how long it has run."""
+        """What Answer shows: the charge that was told, else what it has cost by now, and for how long it has run."""
         assert self._watch is not None
         self._look()
         t_ns = time.monotonic_ns()
-        return self._settled or self._safely(self._watch.charge, t_ns) or UNKNOWN, self._watch.duration_ns(t_ns)
+        charge = self._told if self._asks else self._safely(self._desk.charge, self._watch.identity.record_id, t_ns)
+        return charge or UNKNOWN, self._watch.duration_ns(t_ns)
 
     def _end_watch(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> None:
         self._look()
         if self._watch is not None:
-            self._safely(self._desk.deliver, self._safely(self._watch.end, t_ns, outcome, error_type) or [])
+            self._safely(self._watch.end, t_ns, outcome, error_type)
 
     # inside
 

@@ -17,6 +17,9 @@ _DONE_LINES = (b"data: [DONE]", b"data:[DONE]")
 _BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _USAGE_ENDS = frozenset({"message_delta", "response.completed", "response.incomplete"})
+# In JSON text these bytes would be escaped, so what a model writes does not look like them.
+_TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_delta"|"response\.(?:completed|incomplete)"')
+_LONGEST_TELLING = 24
 
 
 class StreamEditor:
@@ -27,12 +30,19 @@ class StreamEditor:
     stream that has none. The two callables are called when their place has come, at most once.
     """
 
-    __slots__ = ("_comment", "_usage")
+    __slots__ = ("_comment", "_seen", "_usage")
 
     def __init__(self, *, hide_usage: bool, comment: Callable[[], bytes] | None,
                  usage_energy: Callable[[], dict[str, Any]] | None) -> None:
         self._usage = _UsageFrame(hide_usage, usage_energy) if hide_usage or usage_energy is not None else None
         self._comment = _Comment(comment) if comment is not None else None
+        self._seen = b"\n"  # the last bytes that `may_tell` was asked about
+
+    def may_tell(self, data: bytes) -> bool:
+        """Whether the next piece may be where the comment or the usage object has its place, and so needs the charge."""
+        text = self._seen + data
+        self._seen = text[-_LONGEST_TELLING:]
+        return _TELLING.search(text) is not None
 
     def feed(self, data: bytes) -> bytes:
         """What the client gets now."""

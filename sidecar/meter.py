@@ -7,7 +7,7 @@ nanoseconds, and events come in the order of time.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from perjoule.sidecar.account import Account, Balance
@@ -108,6 +108,8 @@ class Meter:
         account = open_.account
         self._count(t_ns)
         self._running -= 1
+        if facts.input_tokens is None and (estimate := round(account.input_bytes / self.pace.bytes_per_token.value)):
+            facts = replace(facts, input_tokens=estimate, input_source=TokenSource.ESTIMATED)
         account.facts = facts
         account.concurrency_mean = (self._integral - account.running_integral) / max(t_ns - account.begin_ns, 1)
         failed = facts.http_status is not None and facts.http_status >= 400
@@ -164,11 +166,6 @@ class Meter:
         """The record id of a request, named by it or by the client's request id, that has ended and waits for its last window."""
         ended = (open_.account for open_ in reversed(self._ended))
         return next((a.record_id for a in ended if a.facts and any_id in (a.record_id, a.facts.request_id)), None)
-
-    def expected_prompt(self, record_id: str) -> int | None:
-        """How many tokens the prompt is thought to have, from its bytes; None where there was no text."""
-        account = self._open[record_id].account
-        return round(account.input_bytes / self.pace.bytes_per_token.value) or None
 
     def charge(self, record_id: str, t_ns: int) -> Charge:
         """What an open request has cost up to now: provisional, since the last windows are not divided yet."""

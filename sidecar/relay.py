@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,20 +14,17 @@ from aiohttp import web
 from perjoule.sidecar import heads
 from perjoule.sidecar.answer import Additions
 from perjoule.sidecar.config import Config
+from perjoule.sidecar.desk import Desk
 from perjoule.sidecar.endpoints import endpoint_of
 from perjoule.sidecar.exchange import Exchange
 from perjoule.sidecar.front import Downstream, Relayed, error_answer, json_answer
-from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.pools import as_rank
-from perjoule.sidecar.recent import Recent
-from perjoule.sidecar.record import Charge, EnergyRecord
 from perjoule.sidecar.requests import Asked, ask_for_usage, read_request
 from perjoule.sidecar.telemetry import Header
 from perjoule.sidecar.trace_context import TraceContext, parse_traceparent
 from perjoule.sidecar.upstream import Upstream, UpstreamError
 from perjoule.sidecar.watch import Identity, Watch
 
-SETTLE_LIMIT_S = 1.0  # a settled value takes a window and a half (about 0.25 s); an answer waits no longer than this for it
 INCLUDE = Header.INCLUDE.lower().encode()
 RANK = b"x-data-parallel-rank"  # vLLM's: which of its engine cores is to serve the request
 SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
@@ -41,19 +37,11 @@ class Relay:
 
     config: Config
     upstream: Upstream
-    meter: Meter
-    recent: Recent
-    deliver: Callable[[list[EnergyRecord]], None]
-    find_record: Callable[[str], Any]  # awaitable: a record's JSON from the ledger, or None
+    desk: Desk
     tracing: bool = False
     engine: str = "unknown"
     draining: bool = False
     active: int = field(default=0, init=False)
-    metering_failures: int = field(default=0, init=False)
-
-    def metering_failed(self) -> None:
-        """Exchange.Desk: a request could not be metered, or not to its end; its record may be lost."""
-        self.metering_failures += 1
 
     async def handle(self, request: web.BaseRequest) -> Any:
         """One request of one client, to the end of its answer."""
@@ -90,14 +78,12 @@ class Relay:
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
-            watch = Watch(self.meter, endpoint, asked, identity, self.engine, t_ns, unix_ns)
+            watch = Watch(self.desk, endpoint, asked, identity, self.engine, t_ns, unix_ns)
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
-                            slow_after_s=self.config.slow_reader_s, desk=self)
+                            slow_after_s=self.config.slow_reader_s, desk=self.desk)
         head = heads.request_head(method, self.upstream.prefix + _origin_form(target), headers, len(body), drop=frozenset(drop), add=add)
         try:
             await self._run(exchange, head + body, is_head=method == "HEAD")
-            if not exchange.over:
-                exchange.conclude(await self._settled(watch) if watch is not None else None)
         except BaseException as error:
             exchange.fail("shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error")
             raise
@@ -124,12 +110,6 @@ class Relay:
                 exchange.refuse(failure)
                 return
             exchange.again()
-
-    async def _settled(self, watch: Watch) -> Charge | None:
-        """The charge to show to who waits for it: settled, or as settled as it is when the wait is over (a ledger in trouble)."""
-        record_id = watch.identity.record_id
-        record = await self.recent.settled(record_id, SETTLE_LIMIT_S) or self.recent.get(record_id)
-        return record.charge if record is not None else None
 
     async def _read(self, request: web.BaseRequest, client: Downstream) -> bytes | None:
         """The whole request body; None if it is larger than is allowed."""
@@ -185,12 +165,8 @@ class Relay:
 
     async def _answer_record(self, client: Downstream, record_id: str, keep_alive: bool) -> Relayed:
         """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled."""
-        recent = self.recent.get(record_id)
-        settling = self.meter.settling(record_id) or (recent.facts.record_id if recent is not None and not recent.charge.settled else None)
-        if settling is not None:
-            recent = await self.recent.settled(settling, SETTLE_LIMIT_S) or self.recent.get(settling)
         try:
-            found = recent.as_json() if recent is not None else await self.find_record(record_id)
+            found = await self.desk.find(record_id)
         except OSError as error:
             return self._refuse(client, 503, f"the ledger cannot be read now: {error}")
         if found is None:

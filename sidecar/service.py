@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from aiohttp import web
 
 from perjoule.sidecar.admin import RecordQueries, admin_app
 from perjoule.sidecar.config import Config
+from perjoule.sidecar.desk import Desk
 from perjoule.sidecar.front import make_front
 from perjoule.sidecar.group import SILENCE_NS
 from perjoule.sidecar.learned import Calibrations, Learned
@@ -66,7 +67,8 @@ class Service:
         self.recent = Recent(durable=ledger is not None)
         self.outboxes = [Outbox(sink, on_stored=self._stored if sink is ledger else None) for sink in sinks]
         self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
-        self.relay = Relay(config, Upstream(config.upstream, config.connect_timeout_s), self.meter, self.recent, self.deliver, self._find,
+        self.desk = Desk(self.meter, self.recent, self.deliver, self._find)
+        self.relay = Relay(config, Upstream(config.upstream, config.connect_timeout_s), self.desk,
                            tracing=tracing, engine="unknown" if config.engine == "auto" else config.engine)
         self._recognise = recognise
         self._metrics = metrics(self)
@@ -143,9 +145,9 @@ class Service:
 
     def _advance(self, t_ns: int) -> None:
         try:
-            self.deliver(self.meter.tick(t_ns))
+            self.desk.tick(t_ns)
         except Exception:  # law 5: traffic, and an orderly end, do not need the meter
-            self.relay.metering_failed()
+            self.desk.failed()
             logger.exception("the meter failed")
 
     def _asked_to_stop(self) -> None:
@@ -173,13 +175,11 @@ class Service:
 
     # records on their way
 
-    def deliver(self, records: Iterable[EnergyRecord]) -> None:
-        """Settled records, to everyone who wants them. On the event loop; nothing here waits."""
-        for record in records:
-            self.recent.add(record)
-            self._metrics.observe(record)
-            for outbox in self.outboxes:
-                outbox.put(record)
+    def deliver(self, record: EnergyRecord) -> None:
+        """A settled record, to everyone who wants it. On the event loop; nothing here waits."""
+        self._metrics.observe(record)
+        for outbox in self.outboxes:
+            outbox.put(record)
 
     def _stored(self, records: Sequence[EnergyRecord]) -> None:
         """The ledger has them (told from its outbox's thread)."""
@@ -194,7 +194,7 @@ class Service:
         self._on_loop(self._sampled, readings)
 
     def _sampled(self, readings: tuple[Reading, ...]) -> None:
-        self.deliver(self.meter.sample(readings))
+        self.desk.sample(readings)
 
     def _sampler_failed(self, text: str) -> None:
         logger.warning("the energy counter cannot be read (requests are served, energy will be missing): %s", text)

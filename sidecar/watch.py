@@ -1,11 +1,11 @@
-"""What is noted of one request while it passes: when, how many tokens, how it ended; fed to the meter, and into its facts."""
+"""What is noted of one request while it passes: when, how many tokens, how it ended; told to the meter, and put into its facts."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from perjoule.sidecar.endpoints import Endpoint
-from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.observer import BodyObserver, StreamObserver, observer_for
-from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, TokenSource
+from perjoule.sidecar.record import Outcome, RequestFacts, TokenSource
 from perjoule.sidecar.requests import Asked
 
 
@@ -22,14 +22,24 @@ class Identity:
     rank: int | None = None  # of the engine's data-parallel ranks, if the client chose one
 
 
+class Metering(Protocol):
+    """What a watch tells of its request, and to whom. Times are monotonic and come in order."""
+
+    def begin(self, watch: "Watch", t_ns: int) -> None: ...
+    def prompt(self, record_id: str, tokens: int, cached: int) -> None: ...
+    def tokens(self, record_id: str, t_ns: int, count: int) -> None: ...
+    def end(self, facts: RequestFacts, t_ns: int) -> None: ...
+
+
 class Watch:
     """One metered request, from sent to ended. Takes monotonic times; `arrival_unix_ns` is the wall clock's word for the first."""
 
-    __slots__ = ("_arrival_ns", "_arrival_unix_ns", "_asked", "_end_ns", "_endpoint", "_engine", "_first_byte_ns",
-                 "_first_token_ns", "_last_token_ns", "_meter", "_observer", "_prompt_known", "_status", "_tokens", "identity", "streamed")
+    __slots__ = ("_arrival_ns", "_arrival_unix_ns", "_end_ns", "_endpoint", "_engine", "_first_byte_ns", "_first_token_ns",
+                 "_last_token_ns", "_metering", "_observer", "_prompt_known", "_status", "_tokens", "asked", "identity", "streamed")
 
-    def __init__(self, meter: Meter, endpoint: Endpoint, asked: Asked, identity: Identity, engine: str, t_ns: int, unix_ns: int) -> None:
-        self._meter, self._endpoint, self._asked, self.identity, self._engine = meter, endpoint, asked, identity, engine
+    def __init__(self, metering: Metering, endpoint: Endpoint, asked: Asked, identity: Identity, engine: str, t_ns: int,
+                 unix_ns: int) -> None:
+        self._metering, self._endpoint, self.asked, self.identity, self._engine = metering, endpoint, asked, identity, engine
         self._arrival_ns, self._arrival_unix_ns = t_ns, unix_ns
         self._first_byte_ns: int | None = None
         self._first_token_ns: int | None = None
@@ -43,9 +53,7 @@ class Watch:
 
     def begin(self, t_ns: int) -> None:
         """It is sent on, and runs from here on: while the client was still uploading it, it cost nothing."""
-        asked = self._asked
-        self._meter.begin(self.identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
-                          input_bytes=asked.input_bytes, choices=asked.choices, rank=self.identity.rank)
+        self._metering.begin(self, t_ns)
 
     @property
     def saw_done(self) -> bool:
@@ -56,7 +64,7 @@ class Watch:
         """The engine has begun to answer."""
         self._status, self.streamed = status, streamed
         self._first_byte_ns = t_ns
-        self._observer = observer_for(self._endpoint, streamed, encoding, self._asked.choices)
+        self._observer = observer_for(self._endpoint, streamed, encoding, self.asked.choices)
 
     def body(self, t_ns: int, data: bytes) -> None:
         """A piece of the answer's body."""
@@ -66,18 +74,18 @@ class Watch:
         new = observer.feed(data)
         if not self._prompt_known and observer.usage is not None and observer.usage.input_tokens is not None:
             self._prompt_known = True
-            self._meter.prompt(self.identity.record_id, observer.usage.input_tokens, observer.usage.cached_tokens or 0)
+            self._metering.prompt(self.identity.record_id, observer.usage.input_tokens, observer.usage.cached_tokens or 0)
         if new and self.streamed:
             if self._first_token_ns is None:
                 self._first_token_ns = t_ns
             self._last_token_ns = t_ns
             self._tokens += new
-            self._meter.tokens(self.identity.record_id, t_ns, new)
+            self._metering.tokens(self.identity.record_id, t_ns, new)
 
-    def end(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> list[EnergyRecord]:
-        """It is over; only the first end counts. Answers the records that this settles at once (when there is no energy source)."""
+    def end(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> None:
+        """It is over; only the first end counts."""
         if self._end_ns is not None:
-            return []
+            return
         self._end_ns = t_ns
         if self._observer is not None:
             self._observer.finish()
@@ -85,21 +93,18 @@ class Watch:
             outcome, error_type = Outcome.ERRORED, str(self._status)
         elif outcome is Outcome.COMPLETED and self._observer is not None and self._observer.error is not None:
             outcome, error_type = Outcome.ERRORED, self._observer.error
-        return self._meter.end(self.identity.record_id, t_ns, self._facts(t_ns, outcome, error_type))
-
-    def charge(self, t_ns: int) -> Charge:
-        """What it has cost so far."""
-        return self._meter.charge(self.identity.record_id, t_ns)
+        self._metering.end(self.facts(t_ns, outcome, error_type), t_ns)
 
     def duration_ns(self, t_ns: int) -> int:
         return (self._end_ns or t_ns) - self._arrival_ns
 
-    def _facts(self, t_ns: int, outcome: Outcome, error_type: str | None) -> RequestFacts:
-        seen, who, asked = self._observer, self.identity, self._asked
+    def facts(self, t_ns: int, outcome: Outcome, error_type: str | None) -> RequestFacts:
+        """All that is known of it, had it ended now."""
+        seen, who, asked = self._observer, self.identity, self.asked
         usage = seen.usage if seen is not None else None
         input_tokens, input_source = (usage.input_tokens, TokenSource.USAGE) if usage else (None, None)
         if input_tokens is None:
-            input_tokens = asked.input_tokens or self._meter.expected_prompt(who.record_id)
+            input_tokens = asked.input_tokens
             input_source = TokenSource.ESTIMATED if input_tokens is not None else None
         output_tokens, output_source = (usage.output_tokens, TokenSource.USAGE) if usage else (None, None)
         if output_tokens is None and self.streamed:

@@ -151,7 +151,7 @@ def _metrics(service: Any) -> Any:
     counter, sampler = service.counter, service.sampler
     reads: dict[Any, Any] = {
         telemetry.IN_FLIGHT: lambda: {(): service.meter.in_flight},
-        telemetry.METERING_FAILURES: lambda: {(): service.relay.metering_failures},
+        telemetry.METERING_FAILURES: lambda: {(): service.desk.failures},
         telemetry.OUTBOX_PENDING: lambda: {(box.name,): box.pending for box in service.outboxes},
         telemetry.OUTBOX_STORED: lambda: {(box.name,): box.stored for box in service.outboxes},
         telemetry.OUTBOX_DROPPED: lambda: {(box.name,): box.dropped for box in service.outboxes},

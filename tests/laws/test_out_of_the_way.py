@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from perjoule.sidecar.desk import Desk
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.outbox import Outbox
 from tests.fakes.sidecar import body_of, post, sidecar
@@ -16,7 +17,7 @@ EVENTS = sse(FRAME, USAGE, "[DONE]")
 STREAM = b'{"stream":true,"stream_options":{"include_usage":true}}'
 COUNTED = b'{"usage":{"prompt_tokens":9,"completion_tokens":1}}'
 ANSWERS = ([stream_head(), chunked(*EVENTS.splitlines(keepends=True))], [answer(COUNTED)])
-CALLS = ("begin", "prompt", "tokens", "end", "charge", "expected_prompt")
+CALLS = ("begin", "prompt", "tokens", "end", "charge")
 
 
 def broken(*names):
@@ -33,7 +34,8 @@ def broken(*names):
 async def test_out_of_the_way(names, include):
     """A meter that raises at any call, or at every one, changes no byte and hangs no client, streamed or not."""
     async with scripted(*ANSWERS) as engine, sidecar(engine.url, comment=False, energy=False) as front:
-        front.service.relay.meter = broken(*names)
+        desk = front.service.desk
+        front.service.relay.desk = Desk(broken(*names), desk.recent, front.service.deliver, desk.find)
         field = f"X-Energy-Include: {include}"
         assert body_of(await front.send(post("/v1/chat/completions", STREAM, field))) == EVENTS
         assert body_of(await front.send(post("/v1/chat/completions", b"{}", field))) == COUNTED

@@ -103,6 +103,20 @@ def test_the_comment_stands_between_events_only(stream, expected):
     assert edit(editor(comment=True), stream, [1] * len(stream)) == expected
 
 
+@given(st.sampled_from(sorted(RECORDED)), st.lists(st.integers(1, 40), max_size=300))
+def test_what_may_tell_is_known_before_the_charge_is_needed(name, sizes):
+    """However a stream is cut: no charge goes into a piece that did not say so, or into one before the last words."""
+    stream, told, early = RECORDED[name], False, []
+    editing = StreamEditor(hide_usage=False, comment=lambda: early.append(told) or COMMENT, usage_energy=lambda: early.append(told) or {})
+    at = 0
+    for size in [*sizes, len(stream)]:
+        told = editing.may_tell(stream[at:at + size]) or told
+        editing.feed(stream[at:at + size])
+        at += size
+    assert all(early)
+    assert not editor(comment=True).may_tell(stream[:len(stream) // 2])
+
+
 def test_with_nothing_to_do_a_piece_passes_as_the_object_it_is():
     """No copy, whatever the cut; and the ordinary frame is not copied by the editors either."""
     piece = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":null}]}\n\n'

@@ -3,9 +3,11 @@
 import pytest
 
 from perjoule.sidecar.endpoints import endpoint_of
+from perjoule.sidecar.desk import Desk
 from perjoule.sidecar.meter import Meter
-from perjoule.sidecar.record import Outcome, Status, TokenSource
+from perjoule.sidecar.record import Outcome, TokenSource
 from perjoule.sidecar.requests import read_request
+from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.watch import Identity, Watch
 
 MS = 1_000_000
@@ -18,14 +20,25 @@ WHOLE = b'{"model":"m","messages":[{"role":"user","content":"hello there, this i
 
 
 def watch(body=STREAM, meter=None):
+    """A watch that has begun; its `settled` are the records that it brings about."""
     endpoint = endpoint_of("POST", "/v1/chat/completions")
-    it = Watch(meter or Meter(), endpoint, read_request(endpoint, body), Identity("r", "mine", tenant="t"), "vllm", 100 * MS, 10**18)
+    settled = []
+    it = Watched(Desk(meter or Meter(), Recent(durable=True), settled.append, None), endpoint, read_request(endpoint, body), Identity("r", "mine", tenant="t"), "vllm", 100 * MS, 10**18)
+    it.settled = settled
     it.begin(110 * MS)
     return it
 
 
-def facts(records):
-    (record,) = records
+class Watched(Watch):
+    """A watch that remembers what came of it."""
+
+    settled: list
+
+
+def ended(it, *how):
+    """The facts of the one record that this end brings about."""
+    it.end(*how)
+    (record,) = it.settled
     return record.facts
 
 
@@ -36,7 +49,7 @@ def test_a_stream_in_full():
     for t_ms, piece in ((130, b": ping\n\n"), (200, FRAME), (220, FRAME), (240, LAST), (240, USAGE), (241, DONE)):
         it.body(t_ms * MS, piece)
     assert it.saw_done
-    seen = facts(it.end(250 * MS, Outcome.COMPLETED))
+    seen = ended(it, 250 * MS, Outcome.COMPLETED)
     assert (seen.record_id, seen.request_id, seen.tenant, seen.model) == ("r", "mine", "t", "m")
     assert (seen.first_byte_ns, seen.first_token_ns, seen.last_token_ns, seen.end_ns) == (20 * MS, 100 * MS, 120 * MS, 150 * MS)
     assert (seen.input_tokens, seen.cached_tokens, seen.output_tokens, seen.output_source) == (9, 4, 3, TokenSource.USAGE)
@@ -49,7 +62,7 @@ def test_without_usage_frames_are_a_lower_bound():
     it = watch()
     it.head(120 * MS, 200, streamed=True, encoding=None)
     it.body(200 * MS, FRAME + FRAME)
-    seen = facts(it.end(250 * MS, Outcome.CANCELLED, "client_disconnected"))
+    seen = ended(it, 250 * MS, Outcome.CANCELLED, "client_disconnected")
     assert (seen.output_tokens, seen.output_source) == (2, TokenSource.FRAMES)
     assert (seen.input_tokens > 0, seen.input_source) == (True, TokenSource.ESTIMATED)
     assert (seen.outcome, seen.error_type) == (Outcome.CANCELLED, "client_disconnected")
@@ -60,22 +73,23 @@ def test_an_answer_that_is_not_streamed_has_no_token_times():
     it = watch(WHOLE)
     it.head(120 * MS, 200, streamed=False, encoding=None)
     it.body(200 * MS, b'{"choices":[{"finish_reason":"length"}],"usage":{"prompt_tokens":9,"completion_tokens":3}}')
-    seen = facts(it.end(250 * MS, Outcome.COMPLETED))
+    seen = ended(it, 250 * MS, Outcome.COMPLETED)
     assert (seen.first_token_ns, seen.last_token_ns, seen.streamed) == (None, None, False)
     assert (seen.output_tokens, seen.finish_reason) == (3, "length")
 
 
 def test_what_is_not_known_is_null():
     """It broke off before a byte came: no status, no times, no output tokens, and never a 0."""
-    seen = facts(watch(WHOLE).end(250 * MS, Outcome.ERRORED, "upstream_closed"))
+    seen = ended(watch(WHOLE), 250 * MS, Outcome.ERRORED, "upstream_closed")
     assert seen.http_status is seen.first_byte_ns is seen.first_token_ns is seen.output_tokens is seen.output_source is None
 
 
 def test_only_the_first_end_counts():
     """One record, one outcome."""
     it = watch()
-    assert len(it.end(200 * MS, Outcome.CANCELLED)) == 1
-    assert it.end(300 * MS, Outcome.COMPLETED) == []
+    it.end(200 * MS, Outcome.CANCELLED)
+    it.end(300 * MS, Outcome.COMPLETED)
+    assert [record.facts.outcome for record in it.settled] == [Outcome.CANCELLED]
     assert it.duration_ns(900 * MS) == 100 * MS
 
 
@@ -97,7 +111,7 @@ def test_an_engine_s_error_is_no_completion(status, body, error_type):
     it = watch()
     it.head(120 * MS, status, streamed=status == 200, encoding=None)
     it.body(200 * MS, body)
-    seen = facts(it.end(250 * MS, Outcome.COMPLETED))
+    seen = ended(it, 250 * MS, Outcome.COMPLETED)
     assert (seen.outcome, seen.error_type) == (Outcome.ERRORED, error_type)
 
 
@@ -107,8 +121,3 @@ def test_an_upload_is_no_running():
     watch(meter=meter)
     (account,) = meter.running
     assert account.begin_ns == 110 * MS
-
-
-def test_without_a_source_the_charge_is_unavailable():
-    """While it runs, too."""
-    assert watch().charge(200 * MS).status is Status.UNAVAILABLE
