@@ -1,12 +1,14 @@
-"""A module of ours as a process of its own, for as long as somebody needs it."""
+"""A program as a process of its own, for as long as somebody needs it."""
 
 import asyncio
 import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 START_S = 20.0
@@ -18,21 +20,19 @@ class FailedError(Exception):
 
 
 @asynccontextmanager
-async def child(module: str, *flags: str) -> AsyncIterator[dict[str, Any]]:
-    """A module of ours as a process while the block runs; yields the line of JSON that it prints when it is ready.
-    Raises FailedError, with the end of what it said on standard error."""
+async def program(*command: str, stdout: int = DEVNULL, log: Path | None = None) -> AsyncIterator[tuple[Process, Callable[[], str]]]:
+    """A command as a process while the block runs, and the end of what it has said on standard error so far; all of that stays in `log`.
+    Raises OSError."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PERJOULE_")}
-    with tempfile.TemporaryFile() as said:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *flags, env=environ, stderr=said,
-                                                       stdout=asyncio.subprocess.PIPE)
-        assert process.stdout is not None
+    with log.open("w+b") if log is not None else tempfile.TemporaryFile() as said:
+        process = await asyncio.create_subprocess_exec(*command, env=environ, stderr=said, stdout=stdout)
+
+        def last_words() -> str:
+            said.seek(0)
+            return said.read().decode(errors="replace")[-2000:].strip()
+
         try:
-            async with asyncio.timeout(START_S):
-                line = await process.stdout.readline()
-            if not line:
-                said.seek(0)
-                raise FailedError(f"{module} did not start: {said.read().decode(errors='replace')[-2000:].strip()}")
-            yield json.loads(line)
+            yield process, last_words
         finally:
             if process.returncode is None:
                 process.terminate()
@@ -41,3 +41,18 @@ async def child(module: str, *flags: str) -> AsyncIterator[dict[str, Any]]:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+@asynccontextmanager
+async def child(module: str, *flags: str, python: Sequence[str] = (), log: Path | None = None) -> AsyncIterator[dict[str, Any]]:
+    """A module of ours as a process while the block runs; yields the line of JSON that it prints when it is ready, and its `pid`.
+    `python` are options of the interpreter. Raises FailedError, with the end of what it said on standard error."""
+    async with program(sys.executable, *python, "-m", module, *flags, stdout=PIPE, log=log) as (process, last_words):
+        assert process.stdout is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        except TimeoutError:
+            raise FailedError(f"{module} did not start within {START_S:g} s: {last_words()}") from None
+        if not line:
+            raise FailedError(f"{module} did not start: {last_words()}")
+        yield json.loads(line) | {"pid": process.pid}

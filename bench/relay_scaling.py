@@ -1,0 +1,83 @@
+"""What a second worker adds: perjoule with one worker and with two, each driven as hard as it can be, in turns.
+
+Engine and load are several processes each, on cores of their own, so that they are not the limit; the row without a relay shows it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from rich.console import RenderableType
+from rich.progress import Progress
+from rich.table import Table
+
+from perjoule.bench.relay_machine import Cores, divided, machine, on_cores, whole_cores
+from perjoule.bench.relay_peers import Peer, direct, perjoule
+from perjoule.bench.relay_rig import Rig, rig
+from perjoule.bench.relay_run import loads
+from perjoule.sidecar.units import NS_PER_S
+
+WORKERS = (1, 2)
+LEAST_CORES = 8
+LEAST_GAIN = 1.8  # of two workers over one
+PROCESSES = 3  # of the engine, and of the load
+COUNTED = {"1 KB requests": "requests", "flooded": "frames"}  # by load
+
+
+def cores_for_scaling() -> Cores:
+    """Two for the relay, the others for engine and load. Raises ValueError."""
+    cpus = whole_cores()
+    if len(cpus) < LEAST_CORES:
+        raise ValueError(f"--workers-scaling: got {len(cpus)} cores, expected {LEAST_CORES} or more: engine and load must not be the limit")
+    return divided(cpus, max(WORKERS))
+
+
+async def scaled(cores: Cores, seconds: float, repeats: int, progress: Progress) -> dict[str, Any]:
+    """The whole run, as the object that is written. Raises FailedError."""
+    before, plan = machine(), loads((), seconds)
+    async with rig(cores, processes=PROCESSES) as it, AsyncExitStack() as stack:
+        peers = {"direct": await stack.enter_async_context(direct(it.setting))}
+        for workers in WORKERS:
+            folder = it.setting.folder / str(workers)
+            folder.mkdir()
+            with on_cores(cores.relay[:workers]):
+                peers[f"workers {workers}"] = await stack.enter_async_context(perjoule(replace(it.setting, folder=folder, workers=workers)))
+        task = progress.add_task("", total=repeats * len(COUNTED) * len(peers))
+        rows = []
+        for number in range(repeats):
+            for load in COUNTED:
+                for name, peer in peers.items():
+                    progress.update(task, description=f"{load}, {name}")
+                    rows.append({"round": number, "load": load, "peer": name, "per_s": await rate(it, peer, COUNTED[load], plan[load])})
+                    progress.advance(task)
+    gains = {load: gain(rows, load) for load in COUNTED}
+    budgets = [{"what": f"{load}: two workers over one", "sense": "at least", "limit": LEAST_GAIN, "got": got, "kept": got >= LEAST_GAIN}
+               for load, got in gains.items()]
+    return {"machine": before, "cores": cores._asdict(), "rows": rows, "budgets": budgets}
+
+
+async def rate(it: Rig, peer: Peer, counted: str, fields: dict[str, Any]) -> float:
+    """Requests or frames a second, through all load processes at once."""
+    jobs = [it.put(peer, fields, place) for place in range(len(it.loads))]
+    return float(sum(row[counted] * NS_PER_S / row["wall_ns"] for row in await asyncio.gather(*jobs)))
+
+
+def gain(rows: list[dict[str, Any]], load: str) -> float:
+    """The median over the rounds of what two workers do over what one does."""
+    by = {(row["round"], row["peer"]): row["per_s"] for row in rows if row["load"] == load}
+    return float(median(by[number, "workers 2"] / by[number, "workers 1"] for number in {number for number, _ in by}))
+
+
+def scaling_tables(found: dict[str, Any]) -> Iterator[RenderableType]:
+    """Each load and what came through, the median of the rounds."""
+    table = Table(title="Workers: median of the rounds", title_justify="left")
+    for column in ("load", "direct", *(f"workers {workers}" for workers in WORKERS), "two over one"):
+        table.add_column(column, justify="left" if column == "load" else "right")
+    for load, budget in zip(COUNTED, found["budgets"], strict=True):
+        of_peers = [[row["per_s"] for row in found["rows"] if (row["load"], row["peer"]) == (load, peer)]
+                    for peer in ("direct", *(f"workers {workers}" for workers in WORKERS))]
+        table.add_row(f"{load}, {COUNTED[load]}/s", *(f"{median(of):,.0f}" for of in of_peers), f"{budget['got']:.2f}×")
+    yield table
