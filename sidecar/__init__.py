@@ -2,6 +2,7 @@
 
 The inside is pure: it takes bytes and monotonic nanoseconds and returns values; it reads no clock and opens nothing.
 
+    addresses     where to listen and where to connect, as people write it
     units         the only place that knows how many microjoules a joule has
     record        what comes out: one EnergyRecord a request, its facts and its charge
     ports         what the inside asks of the outside: an energy counter, a place to put records
@@ -27,6 +28,11 @@ The inside is pure: it takes bytes and monotonic nanoseconds and returns values;
     division      one pool's windows divided among the requests that run on it
     meter         the state machine: requests and readings in, EnergyRecords out
 
+    keys          the keys file: names, hashes, budgets
+    paths         which path a target names, where every server would read it alike
+    doors         who may come in, what is open to them, what the engine is told of them
+    limits        what each key has used of its budgets, and who must wait
+
     endpoints     which paths are inference, and in which dialect
     requests      what a request body asks for, and asking for usage by splicing bytes
     usage         the engine's own token counts, in every dialect's shape
@@ -37,22 +43,43 @@ The inside is pure: it takes bytes and monotonic nanoseconds and returns values;
     heads         heads of requests and answers as they go on
     answer        one answer as the client gets it: head, framing, what is added, what is hidden
     watch         what is noted of one request while it passes
+    websocket     messages cut out of a WebSocket's byte stream, to look at them
+    realtime      what a realtime session tells: its responses, each watched as a request
+
+    wire          what a worker process and the meter say to each other, as bytes
+    in_order      events of several processes, in the order of their times
 
 The outside is thin: it moves bytes and decides nothing.
 
-    config        flags, environment and file, which mean the same things
+    config        every setting there is, and what it may be
+    settings      flags, environment and file, which mean the same things
+    reload        what a reload changes, and what waits for a restart
+    credentials   keys and tokens, read from where they are kept
+    tls           certificates towards clients and towards the engine
+    sockets       what is listened on: opened, served, closed
     sampler       a thread that reads the counter
     outbox        a thread for each place that records go to
     recent        the latest records, for those who ask by id
+    archive       where settled records go, and how one is found again
     learned       which calibrations the meter goes by: loaded, switched, saved
+    presence      whether the engine is there, and what it is
     lookout       what is asked beside the traffic: the engine's batch limit, other processes on the boards
     upstream      a lean connection to the engine
     front         aiohttp's server, with hooks on its transport
+    identity      who and what a request is: its ids, and what the engine is told of them
     exchange      one request on its way through
+    tunnel        a client and the engine joined byte for byte
+    handshake     a request for a WebSocket, to the engine's consent and into a tunnel
     desk          where requests are metered: the meter, what it settles, who waits for it
     relay         the handler: every request becomes an exchange
+    traffic       the traffic port of one process: front, relay, upstream
+    remote_desk   the desk as a worker process has it
+    link          the meter's end of the wire to a worker
+    shared_desk   the desk of several processes
+    worker        a process that relays, and meters by wire
+    crew          the traffic port of several processes: started, replaced, drained
     admin         the operator's port
-    service       starts all of it, drains it, stops it
+    service       starts all of it, reloads it, drains it, stops it
 """
 
 if __name__ == "sidecar":

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import hypot, sqrt
+from operator import mul
 from typing import NamedTuple
 
 from perjoule.sidecar.record import Charge, RequestFacts, Status
@@ -113,7 +114,7 @@ class Account:
         """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
         relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
         slopes = self.slopes
-        variance = sum(a * b * c for a, row in zip(slopes, covariance, strict=True) for b, c in zip(slopes, row, strict=True))
+        variance = sum(slope * sum(map(mul, row, slopes)) for slope, row in zip(slopes, covariance, strict=True))
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
         return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
                            hypot(RUN_ERROR, rule) * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))

@@ -2,18 +2,24 @@
 
 import asyncio
 import calendar
+import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
 
 from perjoule.sidecar.units import NS_PER_S
 
+FOR_ORCHESTRATORS = ("/livez", "/readyz")
 LIMIT = 100
 LIMIT_MOST = 10_000
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +62,12 @@ class AdminView(Protocol):
         """The requests between arrival and end."""
 
 
-def admin_app(view: AdminView) -> web.Application:
-    """The operator's port as an aiohttp application. Every answer but /metrics is JSON, errors in OpenAI's shape."""
+def admin_app(view: AdminView, token_now: Callable[[], str | None] = lambda: None) -> web.Application:
+    """The operator's port as an aiohttp application. Every answer but /metrics is JSON, errors in OpenAI's shape.
+
+    All but the two questions of orchestrators need the token. Without one the port is on loopback, where a web page may still send a
+    browser to it under a name of the page's own (DNS rebinding): it is answered only under its address or as `localhost`.
+    """
     routes = web.RouteTableDef()
 
     @routes.get("/metrics")
@@ -110,7 +120,20 @@ def admin_app(view: AdminView) -> web.Application:
             return _error(404, f"id: got {wanted!r}, expected the id of a kept record or request", "not_found", "id")
         return _json(found)
 
-    app = web.Application(middlewares=[_errors_in_shape])
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        token = token_now()
+        if request.path in FOR_ORCHESTRATORS or (token is not None and _shows(token, request)):
+            return await handler(request)
+        if token is None:
+            if _is_asked_as_itself(request):
+                return await handler(request)
+            return _error(403, f"Host: got {request.host!r}, expected an address or localhost, or a token (--admin-token-file)", "bad_host")
+        refused = _error(401, "expected the operator's token, as `Authorization: Bearer TOKEN`", "invalid_token")
+        refused.headers["WWW-Authenticate"] = "Bearer"
+        return refused
+
+    app = web.Application(middlewares=[_errors_in_shape, guard])
     app.add_routes(routes)
     return app
 
@@ -159,18 +182,35 @@ def _instant(given: Mapping[str, str], name: str) -> int | None:
 
 
 @web.middleware
-async def _errors_in_shape(request: web.Request,
-                           handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def _errors_in_shape(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:
         return _error(error.status, f"{request.method} {request.path}: {error.reason}", "invalid_request")
     except OSError as error:
-        logger.warning("%s %s: %s", request.method, request.path, error)
+        logger.warning("%s %s: %s", request.method, request.raw_path, error)  # decoded, a path could hold line ends
         return _error(503, str(error), "ledger_unavailable")
     except Exception as error:
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception("%s %s failed", request.method, request.raw_path)
         return _error(500, f"{type(error).__name__}: {error}", "internal_error")
+
+
+def _is_asked_as_itself(request: web.Request) -> bool:
+    """Whether the Host is an address, or `localhost`, or there is none to rebind: HTTP/1.0, a unix socket."""
+    transport = request.transport
+    if "Host" not in request.headers or transport is None or not isinstance(transport.get_extra_info("sockname"), tuple):
+        return True
+    try:
+        host = urlsplit("//" + request.host).hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host) is not None
+    except ValueError:
+        return False
+
+
+def _shows(token: str, request: web.Request) -> bool:
+    """Whether it carries the token; the time that this takes does not depend on how much of it is right."""
+    scheme, _, shown = request.headers.get("Authorization", "").strip().partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(errors="replace"), token.encode())
 
 
 def _json(value: Any, *, status: int = 200) -> web.Response:

@@ -61,6 +61,10 @@ class Answer:
         """Whether this piece of a stream, not fed yet, may be where its charge is shown."""
         return self._editor is not None and self._editor.may_tell(body)
 
+    def interim(self, head: Head) -> bytes:
+        """An answer before the answer (1xx); HTTP/1.0 has none."""
+        return heads.answer_head(head.status, head.reason, head.headers, Framing.NONE) if self._http11 else b""
+
     def open(self, head: Head) -> bytes:
         """The engine's head has come. Answers the client's, or nothing while it is held."""
         self._head = head

@@ -70,6 +70,7 @@ class Calibration:
         self._missed_j = self._measured_j = 0.0  # what predictions were off by, and what they were of
         self._out_of_line = 0
         self._last_ns, self._span_ns, self._amounts, self._active_j = 0, 0, NOTHING, 0.0  # of the block that is not full yet
+        self._covariance: list[list[float]] | None = None  # the answer that `relative_covariance` gave last, until the fit moves on
         self.versions: list[Version] = []
         self._publish("prior", self._prior)
 
@@ -91,6 +92,11 @@ class Calibration:
     @property
     def relative_covariance(self) -> list[list[float]]:
         """Of the coefficients in use, each relative to itself: how sure the fit is, and how far they are from it, but for scale."""
+        if self._covariance is None:  # every charge asks for it
+            self._covariance = self._relative_covariance()
+        return self._covariance
+
+    def _relative_covariance(self) -> list[list[float]]:
         fit = self._fit
         if self.state == "prior" or not fit.blocks:
             return [[RELATIVE_SD**2 * (i == j) for j in range(4)] for i in range(4)]
@@ -123,6 +129,7 @@ class Calibration:
         self._last_ns, self._span_ns, self._amounts, self._active_j = t_ns, 0, NOTHING, 0.0
 
     def _learn_block(self) -> None:
+        self._covariance = None
         self.learned_ns += self._span_ns
         keep = math.exp(-self._span_ns / MEMORY_NS)
         x = [amount * p for amount, p in zip(self._amounts, self._prior, strict=True)]
@@ -168,6 +175,7 @@ class Calibration:
         version = Version(f"{state}-{hashlib.sha256(named.encode()).hexdigest()[:12]}", state, rounded, self.window_error,
                           round(self.learned_ns / NS_PER_S, 1))
         self.versions = [*self.versions[-MOST_VERSIONS + 1:], version]
+        self._covariance = None
 
     # kept between runs
 

@@ -1,26 +1,25 @@
-"""Flags, `PERJOULE_*` environment and one TOML file, which all mean the same things; nothing else reads the environment.
+"""Every setting there is: what it means, what it is if nothing is said, and what it may be.
 
-Every setting is one field of `Config`; its flag, variable and key follow from its name (`ledger_days` is `--ledger-days`,
-`PERJOULE_LEDGER_DAYS` and `ledger_days = 30`). A flag wins over the environment, the environment over the file.
+Each is one field of `Config`; its flag, variable and key follow from its name (`ledger_days` is `--ledger-days`,
+`PERJOULE_LEDGER_DAYS` and `ledger_days = 30`); `settings` reads them.
 """
 
-import argparse
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
+from perjoule.sidecar import tls
+from perjoule.sidecar.addresses import Address, Origin, leads_to, read_address, read_origin
+from perjoule.sidecar.doors import Routes, read_routes
 from perjoule.sidecar.pools import Pools, read_pools
 from perjoule.sidecar.weighing import METHODS
 
-PREFIX = "PERJOULE_"
-EVERYWHERE = {"0.0.0.0", "::", "localhost", "127.0.0.1", "::1"}  # noqa: S104  names by which this host reaches itself
 BOUNDS = {"max_num_seqs": (0, 1_000_000), "poll_ms": (1, 1000), "ledger_days": (1, 36_500), "ledger_mb": (1, 10_000_000),
           "workers": (1, 1024), "max_body_mb": (1, 100_000), "connect_timeout_s": (0.001, 3600.0),
-          "slow_reader_s": (0.001, 86_400.0), "drain_s": (0.0, 86_400.0)}
+          "slow_reader_s": (0.001, 86_400.0), "slow_sender_s": (0.001, 86_400.0), "max_connections": (0, 10_000_000),
+          "unready_s": (0.0, 3600.0), "drain_s": (0.0, 86_400.0)}
 
 
 class ConfigError(ValueError):
@@ -32,27 +31,25 @@ def setting(default: Any, text: str, *, choices: Sequence[str] = (), metavar: st
     return field(default=default, metadata={"help": text, "choices": tuple(choices), "metavar": metavar})
 
 
-def state_folder() -> Path:
-    """Where durable state lives: `$XDG_STATE_HOME/perjoule`, else `~/.local/state/perjoule` (XDG Base Directory 0.8).
-    Raises ConfigError for a user without a home, as a container may have one."""
-    try:
-        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "perjoule"
-    except RuntimeError as error:
-        raise ConfigError(f"no folder for state: {error} Name a file with --ledger, or set XDG_STATE_HOME") from error
-
-
-def calibrations_folder(told: str) -> Path:
-    """What `--calibrations` names; for `auto` it is in the state folder. Raises ConfigError."""
-    return state_folder() / "calibrations" if told == "auto" else Path(told)
-
-
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything `perjoule serve` can be told."""
 
     upstream: str = setting("", "the inference server to stand in front of", metavar="URL")
-    listen: str = setting("127.0.0.1:9000", "where clients connect", metavar="HOST:PORT")
-    admin: str = setting("127.0.0.1:9464", "the operator's port: /metrics /livez /readyz /energy", metavar="HOST:PORT")
+    listen: str = setting("127.0.0.1:9000", "where clients connect", metavar="HOST:PORT|unix:PATH")
+    admin: str = setting("127.0.0.1:9464", "the operator's port: /metrics /livez /readyz /energy", metavar="HOST:PORT|unix:PATH")
+    socket_mode: str = setting("660", "permissions of unix sockets that are listened on, in octal", metavar="MODE")
+    tls_cert: str = setting("", "certificate chain (PEM) for clients; they then connect with TLS", metavar="FILE")
+    tls_key: str = setting("", "its key (PEM, without a passphrase)", metavar="FILE")
+    tls_client_ca: str = setting("", "authorities (PEM); clients must then have a certificate of one of them", metavar="FILE")
+    upstream_tls_ca: str = setting("", "authorities (PEM) by which the engine is known, instead of the system's", metavar="FILE")
+    upstream_tls_cert: str = setting("", "certificate chain (PEM) that is presented to the engine", metavar="FILE")
+    upstream_tls_key: str = setting("", "its key (PEM, without a passphrase)", metavar="FILE")
+    upstream_tls_insecure: bool = setting(False, "believe any certificate of the engine's: whoever is between can read and change all")
+    keys: str = setting("", "TOML file of the API keys that clients may use; without it nobody is asked for one", metavar="FILE")
+    allow_routes: str = setting("", "with --keys: paths that are open to clients beside the API", metavar="PATH,…")
+    upstream_key_file: str = setting("", "file with the engine's own API key, which clients need not know", metavar="FILE")
+    admin_token_file: str = setting("", "file with the token that the operator's port asks for", metavar="FILE")
     engine: str = setting("auto", "the upstream's dialect", choices=("auto", "vllm", "sglang", "tgi", "diffusion", "openai"))
     energy: str = setting("auto", "auto | nvml | zeus | dcgm:URL | replay:FILE | simulated[:URL]", metavar="SOURCE")
     gpus: str = setting("all", "the boards that serve this engine: one group, a group for each data-parallel rank (0=UUID,…;1=UUID,…), "
@@ -74,16 +71,51 @@ class Config:
     max_body_mb: int = setting(64, "request bodies larger than this are refused with 413", metavar="MB")
     connect_timeout_s: float = setting(5.0, "how long to wait for the engine to accept a connection", metavar="S")
     slow_reader_s: float = setting(30.0, "a client that takes nothing for this long is cut off", metavar="S")
-    drain_s: float = setting(30.0, "how long running requests may go on after SIGTERM", metavar="S")
+    slow_sender_s: float = setting(30.0, "a client whose request takes longer than this to come is cut off", metavar="S")
+    max_connections: int = setting(0, "clients at a time, for each worker (0: half of the files it may have open)", metavar="N")
+    unready_s: float = setting(0.0, "how long /readyz says no after SIGTERM while clients are still taken", metavar="S")
+    drain_s: float = setting(30.0, "how long running requests may go on after that", metavar="S")
     log_level: str = setting("info", "what goes to standard error", choices=("debug", "info", "warning", "error"))
 
-    def address(self, name: str) -> tuple[str, int]:
-        """`listen` or `admin` as (host, port). Raises ConfigError."""
-        text: str = getattr(self, name)
-        host, colon, port = text.rpartition(":")
-        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-            raise ConfigError(f"--{name}: got {text!r}, expected HOST:PORT, e.g. 127.0.0.1:9000")
-        return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  an empty host asks for every interface
+    def address(self, name: str) -> Address:
+        """`listen` or `admin`. Raises ConfigError."""
+        try:
+            return read_address(getattr(self, name))
+        except ValueError as error:
+            raise ConfigError(f"--{name}: {error}") from error
+
+    def origin(self) -> Origin:
+        """`upstream`. Raises ConfigError."""
+        try:
+            return read_origin(self.upstream)
+        except ValueError as error:
+            raise ConfigError(f"--upstream: {error}") from error
+
+    def front_tls(self) -> ssl.SSLContext | None:
+        """TLS towards clients, read from its files now; None without. Raises ConfigError."""
+        try:
+            return tls.server_context(self.tls_cert, self.tls_key, self.tls_client_ca)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def upstream_tls(self) -> ssl.SSLContext | None:
+        """TLS towards the engine, read from its files now; None for an upstream that is not https. Raises ConfigError."""
+        files = self.upstream_tls_ca, self.upstream_tls_cert, self.upstream_tls_key
+        if not self.origin().tls:
+            if any(files) or self.upstream_tls_insecure:
+                raise ConfigError(f"--upstream: got {self.upstream!r} and --upstream-tls-*, expected https://HOST:PORT")
+            return None
+        try:
+            return tls.client_context(*files, insecure=self.upstream_tls_insecure)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def routes(self) -> Routes:
+        """What `allow_routes` says. Raises ConfigError."""
+        try:
+            return read_routes(self.allow_routes)
+        except ValueError as error:
+            raise ConfigError(f"--allow-routes: {error}") from error
 
     def pools(self) -> Pools:
         """What `gpus` says. Raises ConfigError."""
@@ -96,7 +128,12 @@ class Config:
         """Itself, if every setting can be used. Raises ConfigError."""
         self._check_upstream()
         self.address("admin")
+        self.front_tls()
+        self.upstream_tls()
+        if not re.fullmatch("0?[0-7]{3}", self.socket_mode):
+            raise ConfigError(f"--socket-mode: got {self.socket_mode!r}, expected octal permissions, e.g. 660")
         self.pools()
+        self.routes()
         for name, (least, most) in BOUNDS.items():
             if not least <= getattr(self, name) <= most:  # refuses NaN, too
                 raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {least} to {most}")
@@ -105,75 +142,5 @@ class Config:
     def _check_upstream(self) -> None:
         if not self.upstream:
             raise ConfigError("--upstream is required: the inference server to stand in front of, http://HOST:PORT")
-        try:
-            parts = urlsplit(self.upstream)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError as error:
-            raise ConfigError(f"--upstream: got {self.upstream!r}, expected http://HOST:PORT: {error}") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"--upstream: got {self.upstream!r}, expected http://HOST:PORT")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ConfigError("--upstream: got a URL with a user, a query or a fragment, expected http://HOST:PORT")
-        host, listening = self.address("listen")
-        if port == listening and (parts.hostname == host or {parts.hostname, host} <= EVERYWHERE):
+        if leads_to(self.origin().address, self.address("listen")):
             raise ConfigError(f"--upstream: got {self.upstream!r}, which is where this sidecar itself would listen")
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` a flag for every setting. An absent flag leaves no trace, so that environment and file can speak."""
-    parser.add_argument("--config", metavar="FILE", help="a TOML file with any of these settings (dashes become underscores)")
-    for f in fields(Config):
-        flag = "--" + f.name.replace("_", "-")
-        default = {"True": "yes", "False": "no", "": "none"}.get(str(f.default), f.default)
-        text = f"{f.metadata['help']} (default: {default})"
-        if f.type is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        else:
-            parser.add_argument(flag, type=f.type if callable(f.type) else str, default=argparse.SUPPRESS, help=text,
-                                choices=f.metadata["choices"] or None, metavar=f.metadata["metavar"])
-
-
-def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
-    """One Config out of flags, environment and file, checked. Raises ConfigError."""
-    values: dict[str, Any] = {}
-    path = flags.get("config") or environ.get(PREFIX + "CONFIG")
-    if path:
-        values.update(_from_file(Path(path)))
-    for f in fields(Config):
-        name = PREFIX + f.name.upper()
-        if name in environ:
-            values[f.name] = _typed(f.name, environ[name], f.type, name)
-    values.update((f.name, flags[f.name]) for f in fields(Config) if f.name in flags)
-    return Config(**values).checked()
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-    known = {f.name: f.type for f in fields(Config)}
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"{path}: unknown setting {key!r}, expected one of {', '.join(sorted(known))}")
-    return {key: _typed(key, value, known[key], f"{path}: {key}") for key, value in table.items()}
-
-
-def _typed(name: str, value: Any, kind: Any, where: str) -> Any:
-    """The value as the setting's type; text from the environment is read, a value of another type is refused."""
-    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-    if isinstance(value, str) and kind is bool and value.lower() in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-        value = value.lower() in ("1", "true", "yes", "on")
-    elif (isinstance(value, str) and kind in (int, float)) or (kind is float and type(value) is int):
-        try:
-            value = kind(value)
-        except ValueError:
-            raise ConfigError(f"{where}: got {value!r}, expected {expected}") from None
-    if type(value) is not kind:
-        raise ConfigError(f"{where}: got {value!r}, expected {expected}")
-    choices = next(f.metadata["choices"] for f in fields(Config) if f.name == name)
-    if choices and value not in choices:
-        raise ConfigError(f"{where}: got {value!r}, expected one of {', '.join(choices)}")
-    return value

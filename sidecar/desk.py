@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from perjoule.sidecar.doors import Refusal
+from perjoule.sidecar.limits import Limits
 from perjoule.sidecar.meter import Meter
 from perjoule.sidecar.ports import Reading
 from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.record import Charge, EnergyRecord, RequestFacts
-from perjoule.sidecar.watch import Watch
+from perjoule.sidecar.watch import Begun
 
 SETTLE_LIMIT_S = 1.0  # a settled value takes a window and a half (about 0.25 s); nobody waits longer than this for it
 
@@ -22,9 +24,9 @@ class Desk:
     at_hand = True  # `charge` answers at once
 
     def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[EnergyRecord], None],
-                 find_stored: Callable[[str], Awaitable[dict[str, Any] | None]]) -> None:
+                 find_stored: Callable[[str], Awaitable[dict[str, Any] | None]], limits: Limits | None = None) -> None:
         """`deliver` takes each record as it is settled; `find_stored` looks for one that is no longer recent."""
-        self.meter, self.recent = meter, recent
+        self.meter, self.recent, self.limits = meter, recent, limits or Limits()
         self._deliver, self._find_stored = deliver, find_stored
         self.failures = 0  # requests that could not be metered, or not to their end: their records may be lost
         # Called for every frame of every stream, so there is no step between.
@@ -32,11 +34,11 @@ class Desk:
 
     # what a watch tells
 
-    def begin(self, watch: Watch, t_ns: int) -> None:
+    def begin(self, begun: Begun, t_ns: int) -> None:
         """A request is sent to the engine."""
-        asked = watch.asked
-        self.meter.begin(watch.identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
-                         input_bytes=asked.input_bytes, choices=asked.choices, rank=watch.identity.rank)
+        asked, identity = begun.asked, begun.identity
+        self.meter.begin(identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
+                         input_bytes=asked.input_bytes, choices=asked.choices, rank=identity.rank)
 
     def end(self, facts: RequestFacts, t_ns: int) -> None:
         """It has ended."""
@@ -58,9 +60,14 @@ class Desk:
 
     # questions
 
+    async def admit(self, name: str, t_ns: int) -> Refusal | None:
+        """Take one request from the budget of the key of that name, or say why not."""
+        return self.limits.admit(name, t_ns)
+
     def charge(self, record_id: str, t_ns: int) -> Charge:
-        """What an open request has cost up to now."""
-        return self.meter.charge(record_id, t_ns)
+        """What a request has cost up to now."""
+        record = self.recent.get(record_id)  # it may be settled already, if this question was on its way for long
+        return record.charge if record is not None else self.meter.charge(record_id, t_ns)
 
     def ask(self, record_id: str, t_ns: int, tell: Callable[[Charge | None], None], *, settled: bool) -> None:
         """`tell` the charge of a request that has just ended: now, or once it is `settled` (or as settled as it gets in time)."""

@@ -1,6 +1,6 @@
 """One pool of boards and what runs on it: its windows divided among its requests, by a schedule and a calibration of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from perjoule.sidecar.account import Account, Balance, Rule
@@ -54,11 +54,12 @@ class Division:
         self.schedule.end(work, t_ns, output_tokens, failed=failed)
         self._ended += 1
 
-    def forget(self, work: Work) -> None:
-        """It has been settled."""
-        self.schedule.forget(work)
-        del self.accounts[work]
-        self._ended -= 1
+    def forget(self, settled: Collection[Work]) -> None:
+        """These have been settled."""
+        self.schedule.forget(settled)
+        for work in settled:
+            del self.accounts[work]
+        self._ended -= len(settled)
 
     @property
     def in_flight(self) -> int:
@@ -92,7 +93,7 @@ class Division:
         terms = self._here(self.schedule.glance(work, since_ns, t_ns))
         if self.pool.stage is not None and terms == NOTHING:
             return 0, 0
-        mine = weigh([terms], self._price)[0]
+        mine = int(terms.dot(self._price) * MICRO) or int(terms == NOTHING)
         # The others weigh what all did in the last window: weighing each of them anew would cost each end of a request
         # time in proportion to those in flight, for a median difference of 0.2 % (on recordings of an H200).
         whole = max(mine, 0 if len(self.accounts) == 1 else round(group.weight_per_ns * (t_ns - since_ns)), 1)

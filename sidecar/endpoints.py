@@ -19,6 +19,7 @@ class Dialect(StrEnum):
     GENERATE = "generate"  # TGI and SGLang native
     IMAGES = "images"
     AUDIO = "audio"
+    REALTIME = "realtime"  # events of a WebSocket, OpenAI's and vLLM's
     OTHER = "other"
 
 
@@ -78,7 +79,13 @@ _ENDPOINTS = {
     "/v1/videos/sync": Endpoint("videos.sync", "generate_content", Dialect.IMAGES),
 }
 
-OPERATIONS = {endpoint.name: endpoint.operation for endpoint in _ENDPOINTS.values()}
+PATHS = frozenset(_ENDPOINTS)
+"""Every path that infers, `""` for `/`."""
+
+REALTIME = Endpoint("realtime", "generate_content", Dialect.REALTIME)
+"""One response, or one transcription, in a WebSocket session."""
+
+OPERATIONS = {endpoint.name: endpoint.operation for endpoint in (*_ENDPOINTS.values(), REALTIME)}
 """`gen_ai.operation.name` by the endpoint's name."""
 
 
@@ -90,3 +97,8 @@ def endpoint_of(method: str, target: str) -> Endpoint | None:
     if method != "POST":
         return None
     return _ENDPOINTS.get(target.partition("?")[0].removesuffix("/"))
+
+
+def socket_endpoint_of(_method: str, target: str) -> Endpoint | None:
+    """The same for a WebSocket."""
+    return REALTIME if target.partition("?")[0].removesuffix("/") == "/v1/realtime" else None

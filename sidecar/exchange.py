@@ -37,7 +37,7 @@ class Exchange:
     """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
 
     __slots__ = ("_answer", "_asks", "_client", "_desk", "_late", "_slow_after_s", "_slow_timer", "_told", "_unseen", "_wants_settled",
-                 "_watch", "begun", "connection", "done", "failure", "over")
+                 "_watch", "begun", "connection", "done", "failure", "over", "request")
 
     def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, keep_alive: bool,
                  slow_after_s: float, desk: Desk) -> None:
@@ -50,6 +50,7 @@ class Exchange:
         self._told: Charge | None = None
         self._unseen: tuple[int, bytes] | None = None  # a piece that the watch has not looked at yet
         self._slow_timer: asyncio.TimerHandle | None = None
+        self.request = b""  # what is sent to the engine, until it answers: till then it might have to be sent again
         self.begun = False  # a byte has gone to the client
         self.over = False
         self.failure: UpstreamError | None = None
@@ -84,6 +85,11 @@ class Exchange:
             self._end_watch(t_ns, Outcome.COMPLETED)
             self._ask(t_ns) if self._asks else self._conclude()
 
+    def interim(self, head: Head) -> None:
+        """Upstream.Receiver: what the engine says before it answers (103 Early Hints) goes on at once (RFC 9110 section 15.2)."""
+        if not self.over and self._client.transport is not None:
+            self._client.transport.write(self._answer.interim(head))
+
     def lost(self, error: UpstreamError) -> None:
         """Upstream.Receiver: the engine broke off. With nothing sent yet, whoever waits on `done` decides what to answer."""
         if self.over:
@@ -107,17 +113,23 @@ class Exchange:
             self._stop_timer()
         else:
             self.connection.pause()
-            self._slow_timer = asyncio.get_running_loop().call_later(self._slow_after_s, self._too_slow)
+            self._await_reader()
 
     def client_gone(self) -> None:
         """Front.Writer: nobody reads any more. The engine's connection is closed at once, so that it stops working for nobody."""
         said_all = self._watch is not None and self._watch.saw_done
         self._break_off(Outcome.COMPLETED if said_all else Outcome.CANCELLED, None if said_all else "client_disconnected")
 
-    def _too_slow(self) -> None:
+    def _await_reader(self) -> None:
+        self._slow_timer = asyncio.get_running_loop().call_later(self._slow_after_s, self._too_slow, self._client.untaken())
+
+    def _too_slow(self, untaken: int) -> None:
+        """`untaken` was so when the client was looked at last: one who has taken some of it since is slow, but reads."""
+        if self._client.untaken() < untaken:
+            self._await_reader()
+            return
         self._break_off(Outcome.CANCELLED, "slow_reader")
-        if self._client.transport is not None:
-            self._client.transport.abort()
+        self._client.reset()
 
     # ends
 
@@ -154,6 +166,12 @@ class Exchange:
         self._break_off(Outcome.ERRORED, error_type)
         if self.begun:
             self._cut()
+
+    def give_way(self) -> None:
+        """The engine has consented to another protocol: the client is somebody else's to write to."""
+        self.over = True
+        self._detach()
+        self._set_done()
 
     def again(self) -> None:
         """Forget a connection that had gone stale before it answered; another is about to be tried."""
@@ -195,6 +213,7 @@ class Exchange:
         logger.exception("metering a request failed; its traffic goes on")
 
     def _open(self, t_ns: int, head: Head) -> bytes:
+        self.request = b""
         out = self._answer.open(head)
         if self._watch is not None:
             encoding = first(head.headers, b"content-encoding")

@@ -119,12 +119,15 @@ class Group:
 
     def is_alive(self, t_ns: int) -> bool:
         """Whether every counter has moved lately."""
-        return all(timeline.changed_ns is not None and timeline.changed_ns > t_ns - SILENCE_NS for timeline in self.timelines)
+        return self.changed_ns > max(0, t_ns - SILENCE_NS)
 
     @property
     def changed_ns(self) -> int:
         """When the slowest of the counters has last moved; 0 if one never has."""
-        return min(timeline.changed_ns or 0 for timeline in self.timelines)
+        changed_ns = self._first.changed_ns or 0
+        for other in self._others:
+            changed_ns = min(changed_ns, other.timeline.changed_ns or 0)
+        return changed_ns
 
     @property
     def power_w(self) -> float | None:
@@ -160,7 +163,10 @@ class Group:
         if divided_ns is None or t_ns <= max(since_ns, divided_ns):
             return Split(0, 0, 0)
         span_ns = t_ns - max(since_ns, divided_ns)
-        drawn_uj = sum(window.energy_uj for window in (*self.waiting, *self._closed)) + sum(other.waiting_uj for other in self._others)
-        drawn_uj += sum(timeline.energy_since_change(t_ns) for timeline in self.timelines)
+        drawn_uj = self._first.energy_since_change(t_ns)
+        for window in (*self.waiting, *self._closed):
+            drawn_uj += window.energy_uj
+        for other in self._others:
+            drawn_uj += other.waiting_uj + other.timeline.energy_since_change(t_ns)
         drawn_uj = drawn_uj * span_ns // (t_ns - divided_ns)
         return Split(0, drawn_uj, max(0, drawn_uj - energy_uj(self.idle_w or 0.0, span_ns)))

@@ -11,6 +11,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
                         b"trailer", b"transfer-encoding", b"upgrade"})
+ALWAYS = frozenset({b"host"})  # what nobody may take from a request by nominating it: it would be malformed
 NOTHING: frozenset[bytes] = frozenset()
 
 
@@ -36,6 +37,26 @@ class Head:
     bodyless: bool = False
 
 
+def fault(method: str, version: tuple[int, int], headers: Headers) -> tuple[int, str] | None:
+    """Why a request that parsed cannot go on: a status and a text, None if it can.
+
+    Framing that an older or a laxer parser may read differently (RFC 9112 section 6.1), a coding that would be lost with its hop,
+    an expectation that nobody would meet (RFC 9110 section 10.1.1), a tunnel to anywhere (section 9.3.6).
+    """
+    if version < (1, 0):
+        return 505, "got HTTP/0.9, expected HTTP/1.1 or HTTP/1.0"
+    if method == "CONNECT":
+        return 501, "CONNECT is not served: requests go to one engine and nowhere else"
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"transfer-encoding" and (version < (1, 1) or value.lower() != b"chunked"):
+            got = f"{value.decode('latin-1')!r} in HTTP/{version[0]}.{version[1]}"
+            return 400, f"Transfer-Encoding: got {got}, expected 'chunked' in HTTP/1.1"
+        if lowered == b"expect" and version >= (1, 1) and value.lower() != b"100-continue":
+            return 417, f"Expect: got {value.decode('latin-1')!r}, expected '100-continue'"
+    return None
+
+
 def first(headers: Headers, name: bytes) -> bytes | None:
     """The value of the first field of that (lower-case) name."""
     return next((value for key, value in headers if key.lower() == name), None)
@@ -48,7 +69,7 @@ def tokens(headers: Headers, name: bytes) -> set[bytes]:
 
 def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> list[tuple[bytes, bytes]]:
     """The fields that may travel on."""
-    gone = HOP_BY_HOP | drop | tokens(headers, b"connection")
+    gone = HOP_BY_HOP | drop | (tokens(headers, b"connection") - ALWAYS)
     return [(name, value) for name, value in headers if name.lower() not in gone]
 
 
@@ -61,6 +82,18 @@ def request_head(method: str, target: bytes, headers: Headers, body_length: int,
     if had_body or body_length:
         lines.append(b"Content-Length: %d" % body_length)
     lines += [b"%s: %s" % field for field in add]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def switching_head(head: Head) -> bytes:
+    """The head of an answer that changes the protocol of this connection, as it came but for what else was hop by hop."""
+    kept = {b"upgrade"} | {name.lower() for name, _ in end_to_end(head.headers)}
+    lines = [b"HTTP/1.1 %d %s" % (head.status, head.reason)]
+    for name, value in head.headers:
+        if name.lower() == b"connection":
+            lines.append(b"%s: Upgrade" % name)
+        elif name.lower() in kept:
+            lines.append(b"%s: %s" % (name, value))
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

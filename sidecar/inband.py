@@ -14,7 +14,7 @@ from perjoule.sidecar.units import J_PER_KWH, joules, power_w, seconds
 
 _DONE = re.compile(rb"data: ?\[DONE\]")
 _DONE_LINES = (b"data: [DONE]", b"data:[DONE]")
-_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\r\r")
+_BLANK_LINES = (b"\n\n", b"\n\r\n", b"\n\r", b"\r\r", b"\r\r\n")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _USAGE_ENDS = frozenset({"message_delta", "response.completed", "response.incomplete"})
 # In JSON text these bytes would be escaped, so what a model writes does not look like them.
@@ -26,8 +26,8 @@ class StreamEditor:
     """Edits one SSE stream on its way to the client; every byte it was not asked to touch passes as it came.
 
     `hide_usage` takes out what `requests.ask_for_usage` brought into the stream. `usage_energy` gives what goes into
-    the usage object of the last frame. `comment` gives what is written just before `data: [DONE]`, or at the end of a
-    stream that has none. The two callables are called when their place has come, at most once.
+    every usage object of the last kind of frame that has one. `comment` gives what is written just before `data: [DONE]`,
+    or at the end of a stream that has none. The two callables are called when their place has come, `comment` at most once.
     """
 
     __slots__ = ("_comment", "_seen", "_usage")
@@ -121,9 +121,11 @@ class _UsageFrame:
         self._waiting: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
-        if self._cutter.is_whole(data):
+        cutter = self._cutter
+        if cutter.is_whole(data):
             return self._edited(data)
-        return b"".join(map(self._edited, self._cutter.feed(data)))
+        edited = b"".join(map(self._edited, cutter.feed(data)))
+        return edited + self.abandon() if cutter.overflowed else edited
 
     def finish(self) -> bytes:
         rest = self._cutter.rest()
@@ -133,8 +135,8 @@ class _UsageFrame:
         return self._released() + self._cutter.rest()
 
     def _edited(self, event: bytes) -> bytes:
-        if not self._waiting and event.rfind(b'"finish_reason":null') >= 0:
-            return event
+        if event.rfind(b'"finish_reason":null') >= 0:
+            return self._released() + event if self._waiting else event
         data = data_of(event)
         if self._waiting and not data:
             self._waiting.append(event)
@@ -149,7 +151,7 @@ class _UsageFrame:
                 self._waiting.append(event)
                 return released
             self._hides = False
-        if self._energy is not None and (is_usage or payload.get("type") in _USAGE_ENDS):
+        if self._energy is not None and _TELLING.search(event) and (is_usage or payload.get("type") in _USAGE_ENDS):
             event = _with_energy(event, self._energy(), lambda text: parsed(data_of(text)))
         return released + event
 

@@ -6,7 +6,8 @@ for it. A request is settled when the windows of its pools up to its end have be
 nanoseconds, and events come in the order of time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -22,7 +23,7 @@ from perjoule.sidecar.schedule import Schedule
 from perjoule.sidecar.units import NS_PER_MS
 from perjoule.sidecar.work import Work
 
-LOOK_NS = 20 * NS_PER_MS
+LOOK_NS = 100 * NS_PER_MS  # how often it is looked whether a counter has fallen silent, for which nobody waits any longer
 
 
 @dataclass(slots=True, eq=False)
@@ -36,11 +37,12 @@ class Open:
     twin: Work | None = None  # the same request in the first of two
 
     @property
-    def runs(self) -> Iterator[tuple[Division, Work]]:
+    def runs(self) -> list[tuple[Division, Work]]:
         """Each division with its work."""
-        yield self.divisions[-1], self.account.work
+        runs = [(self.divisions[-1], self.account.work)]
         if self.twin is not None:
-            yield self.divisions[0], self.twin
+            runs.append((self.divisions[0], self.twin))
+        return runs
 
 
 class Meter:
@@ -172,9 +174,13 @@ class Meter:
         if not self._has_source:
             return Charge(Status.UNAVAILABLE, self._method, self._source, settled=True)
         open_ = self._open[record_id]
-        added = [division.provisional(work, t_ns) for division, work in open_.runs]
-        return self._charge(open_, settled=False, alive=all(division.group.is_alive(t_ns) for division in open_.divisions),
-                            open_uj=sum(uj for uj, _ in added), open_active_uj=sum(uj for _, uj in added))
+        open_uj = open_active_uj = 0
+        alive = True
+        for division, work in open_.runs:
+            more_uj, more_active_uj = division.provisional(work, t_ns)
+            open_uj, open_active_uj = open_uj + more_uj, open_active_uj + more_active_uj
+            alive = alive and division.group.is_alive(t_ns)
+        return self._charge(open_, settled=False, alive=alive, open_uj=open_uj, open_active_uj=open_active_uj)
 
     # inside
 
@@ -209,12 +215,16 @@ class Meter:
             return []  # thousands may end between two windows: they are not all asked again at each end
         self._look_ns = t_ns + LOOK_NS
         settled = [open_ for open_ in self._ended if self._is_settled(open_, t_ns)]
-        if settled:
-            self._ended = [open_ for open_ in self._ended if open_ not in settled]
+        if not settled:
+            return []
+        gone: defaultdict[Division, list[Work]] = defaultdict(list)
         for open_ in settled:
             del self._open[open_.account.record_id]
             for division, work in open_.runs:
-                division.forget(work)
+                gone[division].append(work)
+        for division, works in gone.items():
+            division.forget(works)
+        self._ended = [open_ for open_ in self._ended if open_.account.record_id in self._open]
         return [EnergyRecord(open_.account.facts, self._charge(open_, settled=True)) for open_ in settled if open_.account.facts]
 
     def _is_settled(self, open_: Open, t_ns: int) -> bool:

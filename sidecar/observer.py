@@ -20,6 +20,7 @@ _ORDINARY = {  # the bytes that only a frame with more output, and nothing else 
     Dialect.MESSAGES: (b"event: content_block_delta\n",),
     Dialect.GENERATE: (b'"generated_text":null', b'"generated_text": null'),
 }
+READABLE = frozenset({b"gzip", b"x-gzip", b"deflate", b"identity"})
 _MOST_INFLATED = 8 << 20  # of one piece; a real one is a few KiB
 _BODY_END = 4 << 10  # usage, and what engines write after it
 
@@ -128,6 +129,7 @@ class StreamObserver(_Observer):
                 new += self._read(event)
         if self._cutter.overflowed:
             self.broken, self._marker = "an event too long to read", None
+            self._cutter.rest()
         return new
 
     def finish(self) -> None:
@@ -190,7 +192,7 @@ class BodyObserver(_Observer):
             return
         body = bytes(self._body)
         if self._is_cut:
-            _, name, rest = body.rpartition(b'"usage"')
+            _, name, rest = body[-_BODY_END:].rpartition(b'"usage"')
             body = b"{" + name + rest
         payload = parsed(body)
         if payload is None:
@@ -200,13 +202,37 @@ class BodyObserver(_Observer):
         self._body.clear()
 
 
+class EventObserver(_Observer):
+    """Reads the events of one response in a realtime session; each piece is the text of one. A delta is a frame, as in a stream."""
+
+    __slots__ = ()
+
+    def _see(self, data: bytes) -> int:
+        payload = parsed(data)
+        if payload is None:
+            return 0
+        if has_output(payload):  # and nothing else
+            self.output_frames += 1
+            return 1
+        self._note(payload)
+        return 0
+
+
+def readable_encodings(accepted: bytes) -> bytes:
+    """What of an Accept-Encoding can be read here; `identity` where that is nothing, since whoever accepts any accepts it, too."""
+    kept = [part for part in accepted.split(b",") if part.partition(b";")[0].strip().lower() in READABLE]
+    return b",".join(kept).strip() or b"identity"
+
+
 def observer_for(endpoint: Endpoint, streamed: bool, content_encoding: bytes | None, choices: int
-                 ) -> StreamObserver | BodyObserver:
+                 ) -> StreamObserver | BodyObserver | EventObserver:
     """Who reads this response; a content encoding that cannot be read is said in `broken`, and nothing is counted."""
+    if endpoint.dialect is Dialect.REALTIME:
+        return EventObserver()
     observer = StreamObserver(endpoint, choices) if streamed else BodyObserver()
     encoding = (content_encoding or b"identity").strip().lower()
-    if encoding in (b"gzip", b"x-gzip", b"deflate"):
-        observer._inflate = _Inflate()
-    elif encoding != b"identity":
+    if encoding in READABLE:
+        observer._inflate = _Inflate() if encoding != b"identity" else None
+    else:
         observer.broken = f"content-encoding {encoding.decode('latin-1')} is not read, only gzip and deflate"
     return observer

@@ -79,7 +79,9 @@ def finish_reason(payload: dict[str, Any]) -> str | None:
     response = _inner(payload, "response") or payload  # OpenAI responses
     if reason := _word(_inner(response, "incomplete_details"), "reason"):
         return reason
-    if response.get("object") == "response" and (status := _word(response, "status")) != "in_progress":
+    if reason := _word(_inner(response, "status_details"), "reason"):  # OpenAI realtime
+        return reason
+    if response.get("object") in ("response", "realtime.response") and (status := _word(response, "status")) != "in_progress":
         return status
     return (_word(payload, "stop_reason") or _word(_inner(payload, "delta"), "stop_reason")  # Anthropic messages
             or _word(payload, "finish_reason") or _word(_inner(payload, "delta"), "finish_reason")  # Cohere chat

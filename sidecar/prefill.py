@@ -41,7 +41,7 @@ class PrefillQueue:
     """The prompts that wait or are being computed, in the order of arrival."""
 
     def __init__(self) -> None:
-        self.jobs: list[Work] = []
+        self.jobs: dict[Work, None] = {}
         self.per_s = Peak(PRIOR_PER_S)
         self._unseen = 0  # prompts whose first token is still to be seen
         self._busy_since_ns = 0  # since then there has always been one
@@ -49,7 +49,7 @@ class PrefillQueue:
 
     def begin(self, job: Work) -> None:
         """A prompt has arrived."""
-        self.jobs.append(job)
+        self.jobs[job] = None
         if job.visible:
             if not self._unseen:
                 self._busy_since_ns, self._tokens = job.begin_ns, 0.0
@@ -109,7 +109,7 @@ class PrefillQueue:
         """These parts have been charged."""
         for job, tokens, done_ns in placed:
             job.prompt_left = 0.0 if done_ns is not None else job.prompt_left - tokens
-        self.jobs = [job for job in self.jobs if job.prompt_left > 0 and (job.end_ns is None or job.end_ns > t1_ns)]
+        self.jobs = {job: None for job in self.jobs if job.prompt_left > 0 and (job.end_ns is None or job.end_ns > t1_ns)}
 
     def _steps(self, order: Sequence[Work], path: Path, others_ns: Sequence[int]) -> list[int]:
         """When steps ended, as far as the path goes."""

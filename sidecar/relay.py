@@ -1,12 +1,10 @@
 """The handler: every request becomes an exchange with the engine, and the ones that cost energy are watched."""
 
 import asyncio
-import hashlib
 import time
-import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -14,21 +12,30 @@ from aiohttp import web
 from perjoule.sidecar import heads
 from perjoule.sidecar.answer import Additions
 from perjoule.sidecar.config import Config
-from perjoule.sidecar.desk import Desk
-from perjoule.sidecar.endpoints import endpoint_of
-from perjoule.sidecar.exchange import Exchange
+from perjoule.sidecar.doors import RECORDS, Doors, Entry, Refusal
+from perjoule.sidecar.endpoints import Endpoint, endpoint_of, socket_endpoint_of
+from perjoule.sidecar.exchange import Desk, Exchange
 from perjoule.sidecar.front import Downstream, Relayed, error_answer, json_answer
-from perjoule.sidecar.pools import as_rank
+from perjoule.sidecar.handshake import FIELDS, Handshake, Session
+from perjoule.sidecar.identity import identify
+from perjoule.sidecar.observer import readable_encodings
+from perjoule.sidecar.paths import origin_form, path_of
 from perjoule.sidecar.requests import Asked, ask_for_usage, read_request
 from perjoule.sidecar.telemetry import Header
-from perjoule.sidecar.trace_context import TraceContext, parse_traceparent
-from perjoule.sidecar.upstream import Upstream, UpstreamError
-from perjoule.sidecar.watch import Identity, Watch
+from perjoule.sidecar.upstream import Switch, Upstream, UpstreamError
+from perjoule.sidecar.watch import Metering, Watch
+from perjoule.sidecar.websocket import asks
 
 INCLUDE = Header.INCLUDE.lower().encode()
-RANK = b"x-data-parallel-rank"  # vLLM's: which of its engine cores is to serve the request
-SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
+SLOWEST_BYTES_PER_S = 10_000  # a body that comes slower than this, after --slow-sender-s, is somebody's who holds connections
 EXACT_ENGINES = frozenset({"vllm"})  # whose answers with usage asked can be turned back, byte for byte, into those without
+
+
+class AnyDesk(Metering, Desk, Protocol):
+    """Where requests are metered: the meter's own desk, or a worker's way there."""
+
+    async def admit(self, name: str, t_ns: int) -> Refusal | None: ...
+    async def find(self, any_id: str) -> dict[str, Any] | None: ...
 
 
 @dataclass(slots=True)
@@ -37,7 +44,8 @@ class Relay:
 
     config: Config
     upstream: Upstream
-    desk: Desk
+    desk: AnyDesk
+    doors: Doors = field(default_factory=Doors)
     tracing: bool = False
     engine: str = "unknown"
     draining: bool = False
@@ -55,41 +63,78 @@ class Relay:
         t_ns, unix_ns = time.monotonic_ns(), time.time_ns()
         client = request.protocol
         assert isinstance(client, Downstream)
-        method, target, headers = request.method, request.raw_path, request.raw_headers
+        method, target, headers = request.method, origin_form(request.raw_path), request.raw_headers
+        path = path_of(target)
         keep_alive = request.keep_alive and not self.draining
-        if method == "GET" and target.startswith("/energy/"):
-            return await self._answer_record(client, target[len("/energy/"):], keep_alive)
-        if b"websocket" in heads.tokens(headers, b"upgrade"):
-            return self._refuse(client, 501, "WebSocket connections are not relayed yet; got an Upgrade to websocket")
+        fault = heads.fault(method, request.version, headers)
+        if fault is not None:
+            return self._refuse(client, *fault)
+        upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body_exists and asks(method, headers)
+        endpoint = (socket_endpoint_of if upgrades else endpoint_of)(method, target if path is None else path)
+        entry = self.doors.enter(method, path, headers)
+        if endpoint is not None and isinstance(entry, Entry) and entry.limited is not None:
+            entry = await self.desk.admit(entry.limited, t_ns) or entry
+        if isinstance(entry, Refusal):
+            return self._refuse(client, entry.status, entry.text, entry.kind, entry.fields, keep_alive and request.content.is_eof())
+        if method == "GET" and path is not None and path.startswith(RECORDS):
+            return await self._answer_record(client, path.removeprefix(RECORDS), entry, keep_alive)
+        if upgrades:
+            return await self._upgrade(client, target, headers, entry, endpoint, keep_alive)
         try:
             body = await self._read(request, client)
-        except ConnectionError:  # the client left in the middle of its request: nothing has begun
-            return Relayed(keep_alive=False)
+        except ConnectionError:  # the client left in the middle of its request, or aiohttp refuses the rest of it: nothing has begun
+            return Relayed(keep_alive=True)
+        except TimeoutError:
+            return self._refuse(client, 408, f"the request's body came too slowly (--slow-sender-s {self.config.slow_sender_s:g})")
         if body is None:
             return self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
-        endpoint = endpoint_of(method, target)
-        drop: set[bytes] = {INCLUDE}
-        add: list[tuple[bytes, bytes]] = []
+        drop: set[bytes] = {*entry.drop}
+        add: list[tuple[bytes, bytes]] = [*entry.add]
+        if request.version < (1, 1) and heads.first(headers, b"host") is None:  # which HTTP/1.0 may lack
+            add.append((b"Host", self.upstream.authority))
         watch, additions = None, Additions()
         if endpoint is not None:
-            identity = self._identify(headers, drop, add)
+            identity = identify(headers, entry.tenant, drop, add, tracing=self.tracing)
             asked = read_request(endpoint, body)
             additions = self._additions(headers, asked)
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
+            elif (accepted := heads.first(headers, b"accept-encoding")) is not None:
+                drop.add(b"accept-encoding")
+                add.append((b"Accept-Encoding", readable_encodings(accepted)))
+            if additions.shown:  # if a sidecar is behind this one, it is not to say another number
+                drop.add(INCLUDE)
+                add.append((Header.INCLUDE.encode(), b"none"))
             watch = Watch(self.desk, endpoint, asked, identity, self.engine, t_ns, unix_ns)
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
                             slow_after_s=self.config.slow_reader_s, desk=self.desk)
-        head = heads.request_head(method, self.upstream.prefix + _origin_form(target), headers, len(body), drop=frozenset(drop), add=add)
+        head = heads.request_head(method, self.upstream.prefix + _as_bytes(target), headers, len(body), drop=frozenset(drop), add=add)
+        exchange.request = head + body
+        del body  # a long prompt is not held for as long as its answer takes
         try:
-            await self._run(exchange, head + body, is_head=method == "HEAD")
+            await self._run(exchange, is_head=method == "HEAD")
         except BaseException as error:
             exchange.fail("shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error")
             raise
         return Relayed(keep_alive=exchange.keep_alive)
 
-    async def _run(self, exchange: Exchange, request: bytes, *, is_head: bool) -> None:
+    async def _upgrade(self, client: Downstream, target: str, headers: heads.Headers, entry: Entry, endpoint: Endpoint | None,
+                       keep_alive: bool) -> Relayed:
+        """A request for a WebSocket, to the end of the answer that refuses it, or to the end of both connections."""
+        drop: set[bytes] = {INCLUDE, *entry.drop}
+        add: list[tuple[bytes, bytes]] = [*entry.add, *FIELDS]
+        session = None
+        if endpoint is not None:
+            identity = identify(headers, entry.tenant, drop, add, tracing=self.tracing)
+            session = Session(self.desk, endpoint, identity, self.engine, target)
+        exchange = Exchange(client, None, Additions(), http11=True, keep_alive=keep_alive, slow_after_s=self.config.slow_reader_s,
+                            desk=self.desk)
+        handshake = Handshake(client, headers, exchange, session, self.config.slow_reader_s, self.desk.failed)
+        exchange.request = heads.request_head("GET", self.upstream.prefix + _as_bytes(target), headers, 0, drop=frozenset(drop), add=add)
+        return Relayed(keep_alive=await handshake.run(lambda switch: self._run(exchange, is_head=False, switch=switch)))
+
+    async def _run(self, exchange: Exchange, *, is_head: bool, switch: Switch | None = None) -> None:
         """Send it and wait for the engine's side to be over. A warm connection that had gone stale is tried once more, fresh."""
         for fresh in (False, True):
             try:
@@ -101,7 +146,7 @@ class Relay:
                 connection.abandon()
                 return
             exchange.connection = connection
-            connection.begin(exchange, request, is_head=is_head)
+            connection.begin(exchange, exchange.request, is_head=is_head, switch=switch)
             await exchange.done
             failure = exchange.failure
             if failure is None or exchange.over:
@@ -118,36 +163,20 @@ class Relay:
         limit = self.config.max_body_mb * 1_000_000
         if (request.content_length or 0) > limit:
             return None
-        if b"100-continue" in heads.tokens(request.raw_headers, b"expect") and client.transport is not None:
+        expects = request.version >= (1, 1) and heads.first(request.raw_headers, b"expect") is not None
+        if expects and client.transport is not None:
             client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         pieces, size = [], 0
-        while piece := await request.content.readany():
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit:
-                return None
+        has_come = request.content.is_eof()
+        async with asyncio.timeout(None if has_come else self.config.slow_sender_s) as patience:
+            while piece := await request.content.readany():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    return None
+                if (until := patience.when()) is not None:
+                    patience.reschedule(until + len(piece) / SLOWEST_BYTES_PER_S)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _identify(self, headers: heads.Headers, drop: set[bytes], add: list[tuple[bytes, bytes]]) -> Identity:
-        """Ids of a request, and what the engine is told of them: X-Request-Id, so that its logs and spans join ours, and traceparent."""
-        record_id = uuid.uuid4().hex
-        given = heads.first(headers, b"x-request-id")
-        if given is None:
-            request_id = record_id
-            add.append((b"X-Request-Id", record_id.encode()))
-        else:
-            request_id = given.decode() if 0 < len(given) <= 128 and SAFE_ID.issuperset(given) else record_id
-        key = heads.first(headers, b"authorization") or heads.first(headers, b"x-api-key")
-        context = parse_traceparent(heads.first(headers, b"traceparent"))
-        parent_id = context.parent_id if context is not None else None
-        rank = as_rank((heads.first(headers, RANK) or b"").decode("latin-1"))
-        if not self.tracing:
-            return Identity(record_id, request_id, _tenant(key), context.trace_id if context is not None else None, None, parent_id, rank)
-        context = context or TraceContext(uuid.uuid4().hex, None, flags=1)
-        span_id = uuid.uuid4().hex[:16]
-        drop.add(b"traceparent")
-        add.append((b"traceparent", context.child(span_id).encode()))
-        return Identity(record_id, request_id, _tenant(key), context.trace_id, span_id, parent_id, rank)
 
     def _additions(self, headers: heads.Headers, asked: Asked) -> Additions:
         """What this client gets beside the engine's bytes: what the operator allows and it asked for (docs/in-band.md)."""
@@ -163,13 +192,14 @@ class Relay:
     def _hides(self, asked: Asked) -> bool:
         return self.config.ask_usage and asked.can_ask and self.engine in EXACT_ENGINES
 
-    async def _answer_record(self, client: Downstream, record_id: str, keep_alive: bool) -> Relayed:
-        """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled."""
+    async def _answer_record(self, client: Downstream, record_id: str, entry: Entry, keep_alive: bool) -> Relayed:
+        """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled.
+        Who has a key gets the records of that key only."""
         try:
             found = await self.desk.find(record_id)
         except OSError as error:
             return self._refuse(client, 503, f"the ledger cannot be read now: {error}")
-        if found is None:
+        if found is None or (entry.name is not None and found["tenant"] != entry.name):
             text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"
             answer = error_answer(404, text, "record_not_found", keep_alive=keep_alive)
         else:
@@ -179,20 +209,13 @@ class Relay:
         return Relayed(keep_alive=keep_alive)
 
     @staticmethod
-    def _refuse(client: Downstream, status: int, text: str) -> Relayed:
+    def _refuse(client: Downstream, status: int, text: str, kind: str = "", fields: Iterable[tuple[str, str]] = (),
+                keep_alive: bool = False) -> Relayed:
         if client.transport is not None:
-            client.transport.write(error_answer(status, text, keep_alive=False))
-        return Relayed(keep_alive=False)
+            client.transport.write(error_answer(status, text, kind, fields, keep_alive=keep_alive))
+        return Relayed(keep_alive=keep_alive)
 
 
-@lru_cache(maxsize=1024)
-def _tenant(key: bytes | None) -> str | None:
-    """Who pays: the first half of the key's SHA-256, from which the key cannot be had back."""
-    return hashlib.sha256(key).hexdigest()[:32] if key else None
-
-
-def _origin_form(target: str) -> bytes:
-    """The target as an origin server expects it; an absolute form (RFC 9112 3.2.2) loses its authority."""
-    if not target.startswith("/") and "://" in target:
-        target = "/" + target.split("://", 1)[1].partition("/")[2]
+def _as_bytes(target: str) -> bytes:
+    """The target as the bytes that it came in."""
     return target.encode("latin-1" if target.isascii() else "utf-8", "surrogateescape")

@@ -37,7 +37,7 @@ class Schedule:
         self.pace = pace or Pace()
         self.queue = PrefillQueue()
         self.clock = StepClock()
-        self.works: list[Work] = []  # in the order of arrival; who ended stays until `forget`
+        self.works: dict[Work, None] = {}  # in the order of arrival; who ended stays until `forget`
         self._showing = 0  # sequences that decode in view
         self._hiding = 0  # requests that run and show nothing
         self._late: Work | None = None  # the one that a window was last found to wait for
@@ -48,7 +48,7 @@ class Schedule:
         """It has arrived, and waits for its prompt to be computed."""
         if not self.works:
             self.clock.rest(work.begin_ns)
-        self.works.append(work)
+        self.works[work] = None
         self.queue.begin(work)
         self._hiding += not work.visible
 
@@ -129,9 +129,8 @@ class Schedule:
         return Look(here, amounts, [end_ns - begin_ns for begin_ns, end_ns in there], spans, frames, placed, union(there, t0_ns, t1_ns))
 
     def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
-        """What one request that runs accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
-        placed = self.queue.place(t0_ns, t1_ns, t1_ns, self.clock.ends_after(t0_ns)) if work.prompt_left > 0 else []
-        part = next((part for part in placed if part.work is work), None)
+        """What one request accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
+        part = self._prompt_part(work, t0_ns, t1_ns) if work.prompt_left > 0 else None
         since_ns, until_ns = _decodes_from(work, part, t0_ns, t1_ns), min(work.end_ns or t1_ns, t1_ns)
         prefill = part.tokens if part else 0.0
         if since_ns >= until_ns:
@@ -156,14 +155,22 @@ class Schedule:
             self.clock.pin(t1_ns)
         self.clock.forget(t0_ns)
 
-    def forget(self, work: Work) -> None:
-        """It has been settled."""
-        self.works.remove(work)
-        self.clock.forget(self.works[0].begin_ns if self.works else self.clock.last_ns)  # also where no window is ever divided
-        if work in self.queue.jobs:
-            self.queue.jobs.remove(work)
+    def forget(self, settled: Iterable[Work]) -> None:
+        """These have been settled."""
+        for work in settled:
+            del self.works[work]
+            self.queue.jobs.pop(work, None)
+        oldest = next(iter(self.works), None)
+        self.clock.forget(oldest.begin_ns if oldest is not None else self.clock.last_ns)  # also where no window is ever divided
 
     # inside
+
+    def _prompt_part(self, work: Work, t0_ns: int, t1_ns: int) -> Placed | None:
+        """What was computed of its prompt in (t0, t1]. After its first token that was all of it, whenever the others had their turn."""
+        if work.first_ns is not None and work.first_ns <= t1_ns:
+            return Placed(work, work.prompt_left, work.first_ns)
+        placed = self.queue.place(t0_ns, t1_ns, t1_ns, self.clock.ends_after(t0_ns))
+        return next((part for part in placed if part.work is work), None)
 
     def _step_shares(self, works: Sequence[Work], spans: Sequence[tuple[int, int]]) -> dict[int, float]:
         """For each moment at which somebody begins or stops decoding: the sum, over the steps so far, of 1 / sequences in it."""

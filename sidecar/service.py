@@ -1,4 +1,4 @@
-"""Starts everything, keeps it in step, drains it and stops it: the one place where threads, timers and signals meet."""
+"""Starts everything, keeps it in step, reloads it, drains it and stops it: the one place where threads, timers and signals meet."""
 
 import asyncio
 import gc
@@ -8,33 +8,34 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from perjoule.sidecar.admin import RecordQueries, admin_app
-from perjoule.sidecar.config import Config
+from perjoule.sidecar.archive import Archive
+from perjoule.sidecar.config import Config, ConfigError
+from perjoule.sidecar.credentials import OPEN, Credentials
+from perjoule.sidecar.crew import Crew
 from perjoule.sidecar.desk import Desk
-from perjoule.sidecar.front import make_front
 from perjoule.sidecar.group import SILENCE_NS
 from perjoule.sidecar.learned import Calibrations, Learned
+from perjoule.sidecar.limits import Limits
 from perjoule.sidecar.lookout import Lookout, Questions
 from perjoule.sidecar.meter import Meter
-from perjoule.sidecar.outbox import Outbox
 from perjoule.sidecar.ports import EnergyCounter, Engine, Reading, RecordSink
-from perjoule.sidecar.recent import Recent
+from perjoule.sidecar.presence import Presence
 from perjoule.sidecar.record import EnergyRecord
-from perjoule.sidecar.relay import Relay
+from perjoule.sidecar.reload import changes
 from perjoule.sidecar.sampler import Sampler
+from perjoule.sidecar.shared_desk import SharedDesk
+from perjoule.sidecar.sockets import Listener, listening_socket, url_of
+from perjoule.sidecar.traffic import LAST_ANSWERS_S, Traffic
 from perjoule.sidecar.units import NS_PER_MS, joules, seconds
-from perjoule.sidecar.upstream import Upstream
 
 TICK_S = 0.05  # settles requests whose windows wait for nothing but time
-RECOGNISE_EVERY_S = 2.0  # until the upstream answers
-RECOGNISE_AGAIN_S = 60.0  # after that: another model behind the same port is another calibration
-BACKLOG = 4096
-LAST_ANSWERS_S = 1.0  # after draining, for handlers that still write
+FIRST_ANSWER_S = 2.0  # the engine's, which is waited for before it is said that all is up
+METER_RESTS = 2  # times as long as dividing a reading took: with thousands in flight, streams come first (law 5)
 LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its record to be stored
 
 logger = logging.getLogger("perjoule")
@@ -56,85 +57,85 @@ class Service:
 
     def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
                  calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]], ask: Questions,
-                 metrics: Callable[["Service"], Metrics], tracing: bool) -> None:
-        self.config, self.counter, self.ledger = config, counter, ledger
+                 metrics: Callable[["Service"], Metrics], tracing: bool, credentials: Credentials = OPEN,
+                 reread: Callable[[], tuple[Config, Credentials]] | None = None) -> None:
+        """`reread` reads all settings again, for a reload; it raises ConfigError."""
+        self.config, self.counter, self.ledger, self.credentials = config, counter, ledger, credentials
         if counter is None:
             self.meter = Meter(method=config.method)
         else:
             self.meter = Meter(counter.devices, pools=config.pools(), source=counter.name, status=counter.status,
                                boundary=counter.boundary, period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method,
                                max_num_seqs=config.max_num_seqs)
-        self.recent = Recent(durable=ledger is not None)
-        self.outboxes = [Outbox(sink, on_stored=self._stored if sink is ledger else None) for sink in sinks]
+        self.archive = Archive(sinks, ledger)
         self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
-        self.desk = Desk(self.meter, self.recent, self.deliver, self._find)
-        self.relay = Relay(config, Upstream(config.upstream, config.connect_timeout_s), self.desk,
-                           tracing=tracing, engine="unknown" if config.engine == "auto" else config.engine)
-        self._recognise = recognise
+        self.limits = Limits(credentials.doors.keys, time.time_ns() - time.monotonic_ns())
+        desk = (SharedDesk if config.workers > 1 else Desk)(self.meter, self.archive.recent, self.deliver, self.archive.find, self.limits)
+        self.presence = Presence(config.upstream, config.engine, recognise)
+        self.traffic: Traffic | Crew = (
+            Crew(config, desk, tracing=tracing, engine=self.presence.name) if isinstance(desk, SharedDesk)
+            else Traffic(config, credentials.doors, desk, tracing=tracing, engine=self.presence.name))
+        self.desk, self.draining = desk, False
+        self._reread = reread
+        self.upstream_tls = config.upstream_tls()  # for who asks the engine beside the traffic
         self._metrics = metrics(self)
         self.learned = Learned(self.meter, calibrations)
         self.lookout = Lookout(self.meter, ask, config.upstream, config.max_num_seqs, config.pools().ranks)
-        self._upstream_is: Engine | None = None
-        self._answered = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
-        self._at_once = False
+        self._at_once = asyncio.Event()
+        self._rests_until_ns = 0
+        self._reloading: asyncio.Task[None] | None = None
 
     # running
 
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port cannot be had."""
         loop = self._loop = asyncio.get_running_loop()
-        front = web.ServerRunner(make_front(self.relay.handle), shutdown_timeout=LAST_ANSWERS_S)
-        admin = web.AppRunner(admin_app(self), access_log=None, shutdown_timeout=LAST_ANSWERS_S)
+        admin = web.AppRunner(admin_app(self, lambda: self.credentials.admin_token), access_log=None, shutdown_timeout=LAST_ANSWERS_S)
+        operators: Listener | None = None
         helpers: list[asyncio.Task[None]] = []
         try:
-            listen = await self._listen(front, *self.config.address("listen"))
-            admin_url = await self._listen(admin, *self.config.address("admin"))
+            await self.archive.recall(self.limits, time.monotonic_ns())
+            listen = await self.traffic.open()
+            operators = Listener(listening_socket(self.config.address("admin"), mode=int(self.config.socket_mode, 8)))
+            await admin.setup()
+            assert admin.server is not None
+            await operators.serve(admin.server)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
             if self.sampler is not None:
                 self.sampler.start()
-            helpers = [loop.create_task(endless) for endless in (self._tick(), self._watch_engine(), self.learned.keep(),
-                                                                 self.lookout.watch_queue(), self.lookout.watch_boards())]
+            helpers = [loop.create_task(endless) for endless in (
+                self._tick(), self.presence.watch(self._engine_is_news), self.learned.keep(), self.lookout.watch_queue(),
+                self.lookout.watch_boards())]
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._answered.wait(), RECOGNISE_EVERY_S)
+                await asyncio.wait_for(self.presence.answers.wait(), FIRST_ANSWER_S)
             gc.collect()
             gc.freeze()  # what is alive now stays: the collector need not look at it again under load
-            announce({"listen": listen, "admin": admin_url, "energy": self.counter.name if self.counter else "unavailable",
-                      "engine": self.relay.engine, "pid": os.getpid()})
+            announce({"listen": listen, "admin": url_of(operators.listening), "engine": self.presence.name, "pid": os.getpid(),
+                      "energy": self.counter.name if self.counter else "unavailable"})
             await self._stop.wait()
-            await self._drain(front)
+            self.draining = True
+            logger.info("asked to stop, with %d requests in flight", self.meter.in_flight)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._at_once.wait(), self.config.unready_s)
+            await self.traffic.drain(self._at_once)
         finally:
-            await front.cleanup()
+            await self.traffic.close()
             await self._settle_all()
             for helper in helpers:
                 helper.cancel()
+            if operators is not None:
+                operators.close()
             await admin.cleanup()
             if self.sampler is not None:
                 self.sampler.stop()
             if self.counter is not None:
                 self.counter.close()
-            self.relay.upstream.close()
-            for outbox in self.outboxes:
-                outbox.close(LAST_RECORDS_S)
+            self.archive.close(LAST_RECORDS_S)
             await self.learned.save()
-
-    async def _listen(self, runner: "web.ServerRunner | web.AppRunner", host: str, port: int) -> str:
-        await runner.setup()
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-        await site.start()
-        name = runner.addresses[0]
-        return f"http://[{name[0]}]:{name[1]}" if ":" in name[0] else f"http://{name[0]}:{name[1]}"
-
-    async def _drain(self, front: web.ServerRunner) -> None:
-        """No new connections, and running requests to their end, for a while."""
-        self.relay.draining = True
-        for site in list(front.sites):
-            await site.stop()
-        deadline = time.monotonic() + self.config.drain_s
-        while self.relay.active and time.monotonic() < deadline and not self._at_once:
-            await asyncio.sleep(TICK_S)
 
     async def _settle_all(self) -> None:
         """Every request gets its record: after its last windows, or without them if the counter has fallen silent."""
@@ -151,42 +152,48 @@ class Service:
             logger.exception("the meter failed")
 
     def _asked_to_stop(self) -> None:
-        self._at_once = self._stop.is_set()  # asked twice
+        if self._stop.is_set():  # asked twice
+            self._at_once.set()
         self._stop.set()
+
+    def _asked_to_reload(self) -> None:
+        if self._reread is None or self._stop.is_set() or (self._reloading is not None and not self._reloading.done()):
+            logger.warning("not reloaded: %s", "draining" if self._stop.is_set() else "there is nothing to read again, or it is being read")
+            return
+        self._reloading = asyncio.ensure_future(self._reload(self._reread))
+
+    async def _reload(self, reread: Callable[[], tuple[Config, Credentials]]) -> None:
+        """Read everything again; all of it holds from now on, or, if anything in it cannot be used, nothing."""
+        try:
+            config, credentials = await asyncio.to_thread(reread)
+            changed = changes(self.config, config)
+            self.upstream_tls = changed.config.checked().upstream_tls()
+        except ConfigError as error:
+            logger.error("not reloaded, everything stays as it was: %s", error)
+            return
+        self.config, self.credentials = changed.config, credentials
+        logging.getLogger().setLevel(self.config.log_level.upper())
+        self.limits.reload(credentials.doors.keys)
+        await self.traffic.reconfigure(self.config, credentials.doors)
+        logger.info("reloaded: %s; keys and certificates are read again", ", ".join(changed.now) or "no setting has changed")
+        if changed.at_restart:
+            logger.warning("these settings hold after a restart only: %s", ", ".join(changed.at_restart))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._advance(time.monotonic_ns())
+            self._in_turn(self._advance, time.monotonic_ns())
 
-    async def _watch_engine(self) -> None:
-        """Ask the upstream what it is until it answers, and now and then whether it still is; traffic flows meanwhile."""
-        while True:
-            found = await self._recognise(self.config.upstream)
-            if found is not None and found.is_news(self._upstream_is):
-                self._upstream_is = found
-                if self.config.engine == "auto":
-                    self.relay.engine = found.name
-                logger.info("upstream %s answers; engine: %s", self.config.upstream, self.relay.engine)
-                await self.learned.is_of(replace(found, name=self.relay.engine))
-                self._answered.set()
-                await self.lookout.engine_is_news()
-            await asyncio.sleep(RECOGNISE_AGAIN_S if self._upstream_is else RECOGNISE_EVERY_S)
-
-    # records on their way
+    async def _engine_is_news(self, engine: Engine) -> None:
+        self.traffic.know_engine(engine.name)
+        await self.learned.is_of(engine)
+        await self.lookout.engine_is_news()
 
     def deliver(self, record: EnergyRecord) -> None:
         """A settled record, to everyone who wants it. On the event loop; nothing here waits."""
+        self.limits.spent(record, time.monotonic_ns())
         self._metrics.observe(record)
-        for outbox in self.outboxes:
-            outbox.put(record)
-
-    def _stored(self, records: Sequence[EnergyRecord]) -> None:
-        """The ledger has them (told from its outbox's thread)."""
-        self._on_loop(self.recent.stored, tuple(records))
-
-    async def _find(self, any_id: str) -> dict[str, Any] | None:
-        return await asyncio.to_thread(self.ledger.get, any_id) if self.ledger is not None else None
+        self.archive.keep(record)
 
     # from the sampler's thread
 
@@ -194,7 +201,15 @@ class Service:
         self._on_loop(self._sampled, readings)
 
     def _sampled(self, readings: tuple[Reading, ...]) -> None:
-        self.desk.sample(readings)
+        self._in_turn(self.desk.sample, readings)
+
+    def _in_turn(self, divide: Callable[[Any], None], what: Any) -> None:
+        """Let the meter work, unless it has kept the loop busy enough: a reading left out makes a window longer, and loses nothing."""
+        began_ns = time.monotonic_ns()
+        if began_ns >= self._rests_until_ns:
+            divide(what)
+            ended_ns = time.monotonic_ns()
+            self._rests_until_ns = ended_ns + METER_RESTS * (ended_ns - began_ns)
 
     def _sampler_failed(self, text: str) -> None:
         logger.warning("the energy counter cannot be read (requests are served, energy will be missing): %s", text)
@@ -209,13 +224,14 @@ class Service:
         return self._metrics.render(accept)
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Ready once the upstream has answered, until draining begins."""
-        failing = {outbox.name: outbox.failing for outbox in self.outboxes if outbox.failing}
-        why = {"upstream_answered": self._answered.is_set(), "draining": self.relay.draining, "engine": self.relay.engine,
+        """Ready while the upstream answers and workers take clients, until draining begins."""
+        workers = self.traffic.alive
+        answers = self.presence.answers.is_set()
+        why = {"upstream_answers": answers, "draining": self.draining, "engine": self.presence.name, **workers,
                "energy": self.counter.name if self.counter is not None else "unavailable",
-               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": failing,
+               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": self.archive.failing,
                "shared_boards": self.lookout.shared}
-        return self._answered.is_set() and not self.relay.draining, why
+        return answers and not self.draining and workers.get("workers_alive", 1) > 0, why
 
     def power_w(self) -> float | None:
         """What the boards draw now, None if that is not known."""

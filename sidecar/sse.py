@@ -1,7 +1,7 @@
 """Server-sent events cut out of a byte stream, with every byte kept (WHATWG HTML, 9.2 "Server-sent events").
 
 An event ends with a blank line; a line ends with LF, CRLF or CR. Nothing is decoded: UTF-8 never contains these bytes
-inside another character.
+inside another character. A byte order mark is not looked for: no engine sends one.
 """
 
 import re
@@ -13,7 +13,7 @@ _BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?+)")
 class EventCutter:
     """Cuts a stream into whole events however it was chunked, in time linear in its length.
 
-    An event longer than `limit` bytes sets `overflowed`; from then on pieces pass as they come, un-cut.
+    An event longer than `limit` bytes sets `overflowed`: nothing more is cut, and what comes is only in `rest`.
     """
 
     __slots__ = ("_has_cr", "_limit", "_tail", "overflowed")
@@ -26,27 +26,26 @@ class EventCutter:
 
     def is_whole(self, data: bytes) -> bool:
         """Whether `data` is exactly one event and nothing waits before it, which is how engines write."""
-        end = data.find(b"\n\n", data.find(_LF))  # an integer is the fastest thing to look for
-        return 0 <= end == len(data) - 2 and not self._tail and _CR not in data
+        end = data.find(b"\n\n", data.find(_LF)) + 2  # an integer is the fastest thing to look for
+        return 1 < end == len(data) <= self._limit and not self._tail and _CR not in data
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are complete now, each with its blank line; a CR at the very end waits for a possible LF."""
         if self.is_whole(data):
             return [data]
         tail = self._tail
-        if self.overflowed and not tail:
-            return [data] if data else []
         position = max(0, len(tail) - 3)  # a blank line may have begun in what was here before
         tail += data
+        if self.overflowed:
+            return []
         self._has_cr = self._has_cr or _CR in data
         events, start = [], 0
-        while (position := self._event_end(position)) > 0:
+        while start < (position := self._event_end(position)) <= start + self._limit:
             events.append(bytes(tail[start:position]))
             start = position
         del tail[:start]
         if len(tail) > self._limit:
-            self.overflowed = True
-            events.append(self.rest())
+            self.overflowed, self._limit = True, 0
         return events
 
     def _event_end(self, position: int) -> int:
@@ -70,9 +69,3 @@ def data_of(event: bytes) -> bytes:
     """The value of an event's `data` fields, joined with LF; empty for a comment."""
     return b"\n".join(line[5:].removeprefix(b":").removeprefix(b" ") for line in event.splitlines()
                       if line.startswith(b"data:") or line == b"data")
-
-
-def event_name(event: bytes) -> bytes:
-    """The value of an event's last `event` field; empty where it has none, which means "message"."""
-    names = [line[6:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"event:")]
-    return names[-1] if names else b""

@@ -1,6 +1,6 @@
 """The engine's own token counts, in the shape of every dialect.
 
-Shapes: OpenAI chat, completions and embeddings (`prompt_tokens`), OpenAI responses and audio (`input_tokens`),
+Shapes: OpenAI chat, completions and embeddings (`prompt_tokens`), OpenAI responses, realtime and audio (`input_tokens`),
 Anthropic messages, Cohere v2, TGI `details`, SGLang `meta_info`, and beside them vLLM's `metrics`
 (--enable-per-request-metrics).
 """
@@ -41,8 +41,8 @@ def usage_of(payload: Any) -> Usage | None:
     if not isinstance(payload, dict):
         return None
     counts = _counts(payload)
-    input_details = _inner(counts, "prompt_tokens_details") or _inner(counts, "input_tokens_details")
-    output_details = _inner(counts, "completion_tokens_details") or _inner(counts, "output_tokens_details")
+    input_details = _inner_of(counts, "prompt_tokens_details", "input_tokens_details", "input_token_details")
+    output_details = _inner_of(counts, "completion_tokens_details", "output_tokens_details", "output_token_details")
     cached = _tokens(input_details, "cached_tokens")
     usage = Usage(
         input_tokens=_input_tokens(counts),
@@ -70,6 +70,11 @@ def _counts(payload: dict[str, Any]) -> dict[str, Any]:
 def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
     value = holder.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def _inner_of(holder: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The first of these that holds anything; the realtime API has the singular."""
+    return next((found for name in names if (found := _inner(holder, name))), {})
 
 
 def _is_amount(value: Any, most: int) -> TypeGuard[int | float]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from perjoule.sidecar.endpoints import Endpoint
-from perjoule.sidecar.observer import BodyObserver, StreamObserver, observer_for
+from perjoule.sidecar.observer import BodyObserver, EventObserver, StreamObserver, observer_for
 from perjoule.sidecar.record import Outcome, RequestFacts, TokenSource
 from perjoule.sidecar.requests import Asked
 
@@ -20,6 +20,15 @@ class Identity:
     span_id: str | None = None
     parent_span_id: str | None = None
     rank: int | None = None  # of the engine's data-parallel ranks, if the client chose one
+
+
+class Begun(Protocol):
+    """A request that is sent to the engine: who it is and what it asks for."""
+
+    @property
+    def identity(self) -> Identity: ...
+    @property
+    def asked(self) -> Asked: ...
 
 
 class Metering(Protocol):
@@ -46,7 +55,7 @@ class Watch:
         self._last_token_ns: int | None = None
         self._end_ns: int | None = None
         self._status: int | None = None
-        self._observer: StreamObserver | BodyObserver | None = None
+        self._observer: StreamObserver | BodyObserver | EventObserver | None = None
         self._prompt_known = asked.input_tokens is not None
         self._tokens = 0
         self.streamed = asked.streamed

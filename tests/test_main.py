@@ -40,7 +40,8 @@ def refused(command, folder):
 REFUSED = {
     "no upstream": (["serve"], "--upstream is required"),
     "an upstream that is no URL": (["serve", "--upstream", "localhost:8000"], "--upstream: got 'localhost:8000'"),
-    "two workers": ([*SERVE, "--workers", "2"], "not built yet: --workers 2"),
+    "a certificate without its key": ([*SERVE, "--tls-cert", "a.pem"], "--tls-cert: got a file without --tls-key, expected both"),
+    "its own unix socket": (["serve", "--upstream", "unix:///a", "--listen", "unix:/a"], "is where this sidecar itself would listen"),
     "dcgm": ([*SERVE, "--energy", "dcgm:http://x"], "not built yet: dcgm"),
     "an unknown source": ([*SERVE, "--energy", "sun"], "--energy: got 'sun'"),
     "a recording that is not there": ([*SERVE, "--energy", "replay:/nonexistent"], "/nonexistent"),
@@ -116,7 +117,7 @@ class Serving:
     async def ready(self):
         """The status of /readyz."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.admin)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         status = (await reader.read()).split(b" ", 2)[1]
         writer.close()
         return int(status)
@@ -125,6 +126,12 @@ class Serving:
         async with asyncio.timeout(20):
             while await self.ready() != 503:
                 await asyncio.sleep(0.02)
+
+    async def until_refused(self):
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionRefusedError):
+                while True:
+                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
@@ -169,8 +176,7 @@ async def test_sigterm_lets_a_stream_come_to_its_end(tmp_path):
         reader, writer = await it.stream()
         it.terminate()
         await it.until_not_ready()
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", it.port)
+        await it.until_refused()
         it.go.set()
         assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
         writer.close()

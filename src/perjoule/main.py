@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ from pkgutil import resolve_name
 from typing import Any
 
 from perjoule import __version__
-from perjoule.sidecar import config as settings
+from perjoule.sidecar import settings
+from perjoule.sidecar.config import Config, ConfigError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
-NOT_BUILT = ("replay", "compare", "ledger", "estimate", "bench", "meter")
+NOT_BUILT = ("replay", "compare", "ledger", "estimate", "meter")
 PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run",
-            "calibration": "perjoule.bench.calibrations:run"}
+            "calibration": "perjoule.bench.calibrations:run", "bench relay": "perjoule.bench.relay:run",
+            "bench soak": "perjoule.bench.soak:run"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,30 +35,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("probe", help="can the joules of this machine be trusted?", add_help=False)
     commands.add_parser("accuracy", help="how far are the shares from measured Shapley values?", add_help=False)
     commands.add_parser("calibration", help="what has been learned of what steps and tokens cost", add_help=False)
+    bench = commands.add_parser("bench", help="what does the sidecar cost beside other relays?")
+    bench.add_argument("what", choices=("relay", "soak"))
+    key = commands.add_parser("key", help="make an API key for --keys: the key to standard output, its entry to standard error")
+    key.add_argument("name", metavar="NAME", help="who gets it: the `tenant` of the records")
     if args and args[0] in NOT_BUILT:
         return _refuse(f"perjoule {args[0]}: not built yet")
-    if args and args[0] in PROGRAMS:
-        try:
-            program: Callable[[Sequence[str]], int] = resolve_name(PROGRAMS[args[0]])
-            return program(args[1:])
-        except KeyboardInterrupt:
-            return INTERRUPTED
+    for name, place in PROGRAMS.items():
+        words = name.split()
+        if args[:len(words)] == words:
+            try:
+                program: Callable[[Sequence[str]], int] = resolve_name(place)
+                return program(args[len(words):])
+            except KeyboardInterrupt:
+                return INTERRUPTED
     flags = vars(parser.parse_args(args))
-    try:
+    if flags["command"] == "key":
+        return _make_key(flags["name"])
+    def read() -> tuple[Config, Any]:
+        """All settings, and the secrets that they name."""
+        from perjoule.sidecar import credentials
+
         config = settings.load(flags, os.environ)
-    except settings.ConfigError as error:
+        return config, credentials.load(config, os.environ)
+
+    try:
+        config, credentials = read()
+    except ConfigError as error:
         return _refuse(f"perjoule serve: {error}")
-    return _serve(config)
+    return _serve(config, credentials, read)
 
 
-def _serve(config: settings.Config) -> int:
+def _make_key(name: str) -> int:
+    """Print a fresh key, which is kept nowhere, and apart from it what lets it in."""
+    from perjoule.sidecar.keys import entry_for
+
+    key = "pj-" + secrets.token_urlsafe(32)
+    try:
+        entry = entry_for(name, key)
+    except ValueError as error:
+        return _refuse(f"perjoule key: {error}")
+    print(key)  # noqa: T201
+    print(f"\n{entry}", end="", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
     from perjoule.adapters.energy import NotBuiltError, Opened, open_counter
     from perjoule.sidecar.ports import UnavailableError
 
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("zeus").setLevel(logging.ERROR)  # what it did not find is said by us, in our words
-    if config.workers != 1:
-        return _refuse(f"perjoule serve: not built yet: --workers {config.workers} (expected 1)")
     running: list[Any] = []
     try:
         opened: Opened = open_counter(config.energy, config.gpus, lambda: running[0].meter.in_flight if running else 0)
@@ -64,32 +94,44 @@ def _serve(config: settings.Config) -> int:
     try:
         sinks, ledger = _sinks(config)
         calibrations = _calibrations(config)
-    except settings.ConfigError as error:
+    except ConfigError as error:
         return _refuse(f"perjoule serve: {error}")
     import uvloop
 
-    return uvloop.run(_run(config, opened, sinks, ledger, calibrations, running))
+    def make(**more: Any) -> Any:
+        from perjoule.sidecar.service import Service
+
+        service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, calibrations=calibrations, metrics=_metrics,
+                          tracing=bool(config.otlp), credentials=credentials, reread=reread, **more)
+        running.append(service)
+        return service
+
+    return uvloop.run(_run(config, opened, make))
 
 
-async def _run(config: settings.Config, opened: Any, sinks: list[Any], ledger: Any, calibrations: Any, running: list[Any]) -> int:
-    from perjoule.adapters.engine import recognise
-    from perjoule.adapters.engine_limits import largest_batch, queue
+async def _run(config: Config, opened: Any, make: Callable[..., Any]) -> int:
+    from perjoule.adapters import engine
     from perjoule.sidecar.lookout import Questions
-    from perjoule.sidecar.service import Service, logger
+    from perjoule.sidecar.service import logger
 
-    ask = Questions(largest_batch, queue, getattr(opened.counter, "computing", None))  # NVML alone knows of other processes
-    service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, calibrations=calibrations, recognise=recognise,
-                      ask=ask, metrics=_metrics, tracing=bool(config.otlp))
-    running.append(service)
+    def asking(question: Callable[..., Any]) -> Callable[[str], Any]:
+        return lambda url: question(url, service.upstream_tls, service.credentials.doors.upstream_key)  # a reload may replace both
+
+    ask = Questions(asking(engine.largest_batch), asking(engine.queue), getattr(opened.counter, "computing", None))  # NVML alone has it
+    service = make(recognise=asking(engine.recognise), ask=ask)
 
     def announce(where: dict[str, Any]) -> None:
         for source, reason in opened.tried:
             logger.info("energy source %s does not work here: %s", source, reason)
         if opened.counter is None:
             logger.warning("no energy source: requests are served, X-Energy-Status is `unavailable`, no joules are shown")
+            if service.limits.in_joules:
+                logger.warning("--keys: limits in joules hold nobody back, since there are no joules to count")
         else:
             boards = ", ".join(f"{d.name} {d.uuid}" for d in opened.counter.devices)
             logger.info("energy from %s (%s): %s", opened.counter.name, opened.counter.status, boards)
+        if config.upstream_tls_insecure:
+            logger.warning("--upstream-tls-insecure: whoever answers at %s is believed to be the engine", config.upstream)
         logger.info("perjoule %s: %s -> %s, operator's port %s", __version__, where["listen"], config.upstream, where["admin"])
         print(json.dumps(where), flush=True)  # noqa: T201  for whoever started us: the ports, once they can be used
 
@@ -100,7 +142,7 @@ async def _run(config: settings.Config, opened: Any, sinks: list[Any], ledger: A
     return 0
 
 
-def _sinks(config: settings.Config) -> tuple[list[Any], Any]:
+def _sinks(config: Config) -> tuple[list[Any], Any]:
     """Where records go: the ledger unless it is off, spans if there is an endpoint. Late imports: nobody pays for what is off.
     Raises ConfigError."""
     sinks: list[Any] = []
@@ -112,9 +154,9 @@ def _sinks(config: settings.Config) -> tuple[list[Any], Any]:
             path = settings.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
             ledger = SqliteLedger(path, config.ledger_days, config.ledger_mb)
             sinks.append(ledger)
-        except (LedgerError, settings.ConfigError) as error:
+        except (LedgerError, ConfigError) as error:
             if config.ledger != "auto":
-                raise settings.ConfigError(str(error)) from error
+                raise ConfigError(str(error)) from error
             logging.getLogger("perjoule").warning("no ledger, records are not kept: %s", error)  # a read-only root, say
     if config.otlp:
         from perjoule.adapters.otel import OtelSpans
@@ -122,11 +164,11 @@ def _sinks(config: settings.Config) -> tuple[list[Any], Any]:
         try:
             sinks.append(OtelSpans(config.otlp))
         except (ImportError, ValueError) as error:
-            raise settings.ConfigError(str(error)) from error
+            raise ConfigError(str(error)) from error
     return sinks, ledger
 
 
-def _calibrations(config: settings.Config) -> Any:
+def _calibrations(config: Config) -> Any:
     """Where calibrations are kept, None for nowhere. Raises ConfigError."""
     from perjoule.adapters.calibrations import CalibrationFolder
 
@@ -136,9 +178,9 @@ def _calibrations(config: settings.Config) -> Any:
         folder = settings.calibrations_folder(config.calibrations)
         folder.mkdir(parents=True, exist_ok=True)
         return CalibrationFolder(folder)
-    except (OSError, settings.ConfigError) as error:
+    except (OSError, ConfigError) as error:
         if config.calibrations != "auto":
-            raise settings.ConfigError(f"--calibrations: {error}") from error
+            raise ConfigError(f"--calibrations: {error}") from error
         logging.getLogger("perjoule").warning("calibrations are not kept: %s", error)
         return None
 
@@ -152,9 +194,9 @@ def _metrics(service: Any) -> Any:
     reads: dict[Any, Any] = {
         telemetry.IN_FLIGHT: lambda: {(): service.meter.in_flight},
         telemetry.METERING_FAILURES: lambda: {(): service.desk.failures},
-        telemetry.OUTBOX_PENDING: lambda: {(box.name,): box.pending for box in service.outboxes},
-        telemetry.OUTBOX_STORED: lambda: {(box.name,): box.stored for box in service.outboxes},
-        telemetry.OUTBOX_DROPPED: lambda: {(box.name,): box.dropped for box in service.outboxes},
+        telemetry.OUTBOX_PENDING: lambda: {(box.name,): box.pending for box in service.archive.outboxes},
+        telemetry.OUTBOX_STORED: lambda: {(box.name,): box.stored for box in service.archive.outboxes},
+        telemetry.OUTBOX_DROPPED: lambda: {(box.name,): box.dropped for box in service.archive.outboxes},
     }
     if counter is not None:
         provenance = (counter.name, counter.status)

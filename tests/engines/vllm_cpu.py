@@ -24,6 +24,7 @@ FLAGS = [
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_SERVER_DEV_MODE": "1",  # the routes of developers, which an operator may have left on
     "TORCHDYNAMO_DISABLE": "1",  # else the first request with logprobs waits 25 s for a compiler
 }
 

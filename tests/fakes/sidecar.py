@@ -1,14 +1,17 @@
-"""The real sidecar in this process, on ports of its own, with a counter that the test turns."""
+"""The real sidecar in this process, on a port of its own or wherever `listen` says, with a counter that the test turns."""
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from perjoule.sidecar.addresses import Unix, read_origin
 from perjoule.sidecar.config import Config
+from perjoule.sidecar.credentials import OPEN, Credentials
 from perjoule.sidecar.learned import Calibrations
 from perjoule.sidecar.lookout import Questions
 from perjoule.sidecar.ports import Device, Engine, Reading
@@ -60,12 +63,19 @@ class Running:
     """A sidecar that serves."""
 
     service: Service
-    port: int
+    url: str
     sink: Kept
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def connect(self, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client's connection, wherever the sidecar listens."""
+        address = read_origin(self.url).address
+        if isinstance(address, Unix):
+            return await asyncio.open_unix_connection(address.path)
+        return await asyncio.open_connection(address.host, address.port, ssl=tls)
 
     async def records(self, count: int, patience_s: float = 10.0) -> list[EnergyRecord]:
         """The records, once there are that many."""
@@ -74,9 +84,9 @@ class Running:
                 await asyncio.sleep(0.01)
         return self.sink.records
 
-    async def send(self, request: bytes, *, until: bytes | None = None) -> bytes:
+    async def send(self, request: bytes, *, until: bytes | None = None, tls: ssl.SSLContext | None = None) -> bytes:
         """Send raw bytes, read until the connection ends (or until `until` has come), close."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await self.connect(tls)
         writer.write(request)
         got = b""
         try:
@@ -92,9 +102,11 @@ class Running:
 
 @asynccontextmanager
 async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", calibrations: Calibrations | None = None,
-                  counter: Any = None, ask: Questions | None = None, **settings: Any) -> AsyncIterator[Running]:
+                  counter: Any = None, ask: Questions | None = None, credentials: Credentials = OPEN, ledger: Any = None,
+                  **settings: Any) -> AsyncIterator[Running]:
     """A running Service in front of `upstream`, which reads `counter` or a steady one; `settings` are Config's."""
-    config = Config(upstream=upstream, listen="127.0.0.1:0", admin="127.0.0.1:0", engine=engine, ledger="off", drain_s=1.0, **settings)
+    places = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+    config = Config(upstream=upstream, engine=engine, ledger="off", drain_s=1.0, **places | settings)
     ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
     sink = Kept()
 
@@ -104,15 +116,15 @@ async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", c
     async def unknown(url: str) -> None:
         return None
 
-    service = Service(config, counter=(counter or SteadyCounter()) if energy else None, sinks=[sink], ledger=None,
-                      calibrations=calibrations, recognise=recognise, ask=ask or Questions(unknown, unknown),
-                      metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "")
+    service = Service(config, counter=(counter or SteadyCounter()) if energy else None, sinks=[sink, *filter(None, [ledger])],
+                      ledger=ledger, calibrations=calibrations, recognise=recognise, ask=ask or Questions(unknown, unknown),
+                      metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "", credentials=credentials)
     task = asyncio.ensure_future(service.run(ready.set_result))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():
         await task  # it did not come up, and this raises why
     try:
-        yield Running(service, int((await ready)["listen"].rpartition(":")[2]), sink)
+        yield Running(service, (await ready)["listen"], sink)
     finally:
         service._asked_to_stop()
         await task

@@ -1,11 +1,15 @@
 """An engine made of bytes: a real socket that reads one request at a time and answers with what it was told to."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-CUT = None  # in a script: close the connection here
+from perjoule.sidecar.front import AT_ONCE
+
+CUT = "FIN"  # in a script: close the connection here
+RESET = "RST"  # in a script: reset it
 PAUSE = 0.0  # in a script: let the other side read what has been sent
 
 
@@ -33,9 +37,9 @@ def stream_head(*fields: str) -> bytes:
 
 @dataclass
 class ScriptedEngine:
-    """`scripts[i]` answers the i-th request, the last one all further ones: bytes to send, a pause in seconds, or CUT."""
+    """`scripts[i]` answers the i-th request, the last one all further ones: bytes to send, a pause in seconds, CUT or RESET."""
 
-    scripts: Sequence[Sequence[bytes | float | None]]
+    scripts: Sequence[Sequence[bytes | float | str]]
     port: int = 0
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
@@ -53,7 +57,10 @@ class ScriptedEngine:
                 length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
                 self.requests.append(head + await reader.readexactly(length))
                 for step in self.scripts[min(len(self.requests), len(self.scripts)) - 1]:
-                    if step is CUT:
+                    if isinstance(step, str):
+                        if step is RESET:
+                            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                            writer.transport.abort()
                         return
                     if isinstance(step, float):
                         watch = asyncio.ensure_future(reader.read(1))
@@ -73,7 +80,7 @@ class ScriptedEngine:
 
 
 @asynccontextmanager
-async def scripted(*scripts: Sequence[bytes | float | None]) -> AsyncIterator[ScriptedEngine]:
+async def scripted(*scripts: Sequence[bytes | float | str]) -> AsyncIterator[ScriptedEngine]:
     """A ScriptedEngine that listens on a port of its own."""
     engine = ScriptedEngine(scripts)
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0)

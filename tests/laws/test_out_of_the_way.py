@@ -35,11 +35,11 @@ async def test_out_of_the_way(names, include):
     """A meter that raises at any call, or at every one, changes no byte and hangs no client, streamed or not."""
     async with scripted(*ANSWERS) as engine, sidecar(engine.url, comment=False, energy=False) as front:
         desk = front.service.desk
-        front.service.relay.desk = Desk(broken(*names), desk.recent, front.service.deliver, desk.find)
+        front.service.traffic.relay.desk = Desk(broken(*names), desk.recent, front.service.deliver, desk.find)
         field = f"X-Energy-Include: {include}"
         assert body_of(await front.send(post("/v1/chat/completions", STREAM, field))) == EVENTS
         assert body_of(await front.send(post("/v1/chat/completions", b"{}", field))) == COUNTED
-        assert front.service.relay.active == 0
+        assert front.service.traffic.relay.active == 0
 
 
 class Unwilling:
@@ -66,12 +66,12 @@ async def test_a_sink_in_trouble_is_not_waited_for(hangs):
     outbox = Outbox(sink, capacity=3)
     try:
         async with scripted(ANSWERS[0]) as engine, sidecar(engine.url, comment=False, energy=False) as front:
-            front.service.outboxes.append(outbox)
+            front.service.archive.outboxes.append(outbox)
             for _ in range(8):
                 assert body_of(await front.send(post("/v1/chat/completions", STREAM))) == EVENTS
             await front.records(8)
             assert (outbox.stored, outbox.pending, outbox.dropped) == (0, 3, 5)
-            front.service.outboxes.remove(outbox)
+            front.service.archive.outboxes.remove(outbox)
     finally:
         outbox.close(0.01)
         sink.leave.set()

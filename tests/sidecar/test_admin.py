@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from perjoule.adapters.sqlite import SqliteLedger
 from perjoule.sidecar.admin import admin_app
@@ -202,3 +203,61 @@ async def test_a_slow_ledger_does_not_hold_up_the_rest():
         answered.set()
         assert await waiting == (200, {"records": []})
     assert was_answered == [True]
+
+
+PATHS = ["/metrics", "/energy", "/energy/r1", "/energy/balance", "/energy/in-flight", "/nothing"]
+
+
+@pytest.mark.parametrize("shown", [{}, {"Authorization": "Bearer"}, {"Authorization": "Bearer toke"}, {"Authorization": "Bearer token2"},
+                                   {"Authorization": "Basic dG9rZW4="}, {"Authorization": "token"}, {"X-Api-Key": "token"},
+                                   {"Authorization": "Bearer t\u00f6ken"}])
+async def test_with_a_token_everything_needs_it_but_the_questions_of_orchestrators(view, shown):
+    """401 with the challenge, for what exists and what does not; the token itself is not told."""
+    async with TestClient(TestServer(admin_app(view, lambda: "token"))) as client:
+        for path in PATHS:
+            async with client.get(path, headers=shown) as response:
+                assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+                assert (await response.json())["error"]["code"] == "invalid_token"
+        for path in ("/livez", "/readyz"):
+            assert (await answer(client, path))[0] == 200
+
+
+async def test_with_the_token_everything_is_open(view):
+    """Under any name, since who has the token was told the name."""
+    async with TestClient(TestServer(admin_app(view, lambda: "token"))) as client:
+        for path in PATHS[:-1]:
+            async with client.get(path, headers={"Authorization": "bearer token", "Host": "perjoule.internal:9464"}) as response:
+                assert response.status == 200, path
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9464", "localhost", "LOCALHOST:1", "[::1]:9464", "a.localhost:80", "10.1.2.3"])
+async def test_without_a_token_it_is_answered_under_its_address(client, host):
+    """And as `localhost`."""
+    async with client.get("/energy/balance", headers={"Host": host}) as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0.0.1.evil.example", "", "[",
+                                  "127.0.0.1@evil.example"])
+async def test_without_a_token_no_web_page_can_reach_it_under_a_name_of_its_own(client, host):
+    """DNS rebinding: the page's name leads to 127.0.0.1, and the browser lets its scripts read the answer."""
+    for path in PATHS:
+        async with client.get(path, headers={"Host": host}) as response:
+            assert response.status == 403, path
+            assert (await response.json())["error"]["code"] == "bad_host"
+    async with client.get("/readyz", headers={"Host": host}) as response:
+        assert response.status == 200  # what asks this has its own idea of our name
+
+
+async def test_a_path_cannot_write_lines_into_the_log(view, caplog):
+    """What the log repeats of a request is as it came, encoded."""
+    class Broken:
+        def get(self, any_id):
+            raise OSError("cannot be read")
+
+    view.ledger = Broken()
+    async with TestClient(TestServer(admin_app(view))) as client:
+        status, _ = await answer(client, URL("/energy/x%0AERROR%20all%20is%20lost", encoded=True))
+        assert status == 503
+    (logged,) = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert logged == "GET /energy/x%0AERROR%20all%20is%20lost: cannot be read"

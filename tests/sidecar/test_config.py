@@ -4,7 +4,9 @@ import argparse
 
 import pytest
 
-from perjoule.sidecar.config import Config, ConfigError, add_flags, load
+from perjoule.sidecar.addresses import Origin, Tcp, Unix
+from perjoule.sidecar.config import Config, ConfigError
+from perjoule.sidecar.settings import add_flags, load
 
 UPSTREAM = ["--upstream", "http://127.0.0.1:8000"]
 
@@ -43,13 +45,13 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path):
     ("comment = 1", r"comment: got 1, expected true or false"),
     ("pol_ms = 1", r"unknown setting 'pol_ms', expected one of admin, "),
     ("engine = \"vlm\"", r"engine: got 'vlm', expected one of auto, vllm"),
-    ("poll_ms = 0", r"--poll-ms: got 0, expected 1 to 1000"),
-    ("drain_s = nan", r"--drain-s: got nan, expected 0.0 to"),
-    ("connect_timeout_s = inf", r"--connect-timeout-s: got inf, expected"),
-    ("max_num_seqs = -5", r"--max-num-seqs: got -5, expected 0 to"),
-    ("listen = \"9000\"", r"--listen: got '9000', expected HOST:PORT"),
-    ("gpus = \"0=GPU-a;GPU-b\"", r"--gpus: got '0=GPU-a;GPU-b' .*, expected all, UUID,UUID or"),
-    ("upstream", r"not TOML"),
+    ("poll_ms = 0", r"a.toml, line 1: poll_ms: got 0, expected 1 to 1000"),
+    ("# a comment\n\ndrain_s = nan", r"a.toml, line 3: drain_s: got nan, expected 0.0 to"),
+    ("connect_timeout_s = inf", r"line 1: connect_timeout_s: got inf, expected"),
+    ("poll_ms = 5\n  max_num_seqs = -5", r"line 2: max_num_seqs: got -5, expected 0 to"),
+    ("listen = \"9000\"", r"line 1: listen: got '9000', expected HOST:PORT"),
+    ("gpus = \"0=GPU-a;GPU-b\"", r"line 1: gpus: got '0=GPU-a;GPU-b' .*, expected all, UUID,UUID or"),
+    ("poll_ms = 5\nupstream\npoll_ms = 6", r"not TOML: .*line 2"),
 ])
 def test_a_bad_file_says_what_was_got_and_expected(tmp_path, text, said):
     """Whoever wrote it can mend it from the message alone."""
@@ -74,7 +76,8 @@ def test_an_upstream_is_required():
 
 
 @pytest.mark.parametrize(("listen", "upstream"), [("127.0.0.1:9000", "http://127.0.0.1:9000"), ("0.0.0.0:9000", "http://localhost:9000"),
-                                                  ("[::1]:80", "http://[::1]"), ("10.0.0.1:9000", "http://10.0.0.1:9000")])
+                                                  ("[::1]:80", "http://[::1]"), ("10.0.0.1:9000", "http://10.0.0.1:9000"),
+                                                  ("unix:/a.sock", "unix:///a.sock")])
 def test_a_sidecar_does_not_stand_in_front_of_itself(listen, upstream):
     """Each request would make another, without end."""
     with pytest.raises(ConfigError, match="where this sidecar itself would listen"):
@@ -94,7 +97,15 @@ def test_a_variable_of_the_wrong_type_is_refused():
         load(flags(), {"PERJOULE_WORKERS": "two"})
 
 
-@pytest.mark.parametrize(("text", "address"), [("127.0.0.1:9000", ("127.0.0.1", 9000)), ("[::1]:80", ("::1", 80)), (":7", ("0.0.0.0", 7))])
-def test_addresses(text, address):
-    """HOST:PORT, with brackets around IPv6; without a host, every interface."""
-    assert Config(upstream="http://a:1", listen=text).address("listen") == address
+def test_places_are_read_as_they_are_written():
+    """Both ends of the sidecar, whatever kind of socket each is."""
+    config = Config(upstream="https://a/v2", listen="unix:/run/perjoule.sock", admin="[::1]:9464").checked()
+    assert (config.address("listen"), config.address("admin")) == (Unix("/run/perjoule.sock"), Tcp("::1", 9464))
+    assert config.origin() == Origin(Tcp("a", 443), tls=True, prefix="/v2")
+
+
+@pytest.mark.parametrize("mode", ["", "rw", "999", "7", "0o660", "01777", "-77"])
+def test_a_socket_mode_is_octal(mode):
+    """As chmod takes it."""
+    with pytest.raises(ConfigError, match=f"--socket-mode: got {mode!r}, expected octal permissions"):
+        Config(upstream="http://a:1", socket_mode=mode).checked()

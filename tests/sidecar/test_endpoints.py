@@ -2,7 +2,7 @@
 
 import pytest
 
-from perjoule.sidecar.endpoints import Dialect, endpoint_of
+from perjoule.sidecar.endpoints import OPERATIONS, REALTIME, Dialect, endpoint_of, socket_endpoint_of
 
 
 @pytest.mark.parametrize(("target", "name", "operation", "dialect"), [
@@ -48,3 +48,11 @@ def test_only_openai_streams_have_to_be_asked_for_usage():
                                 "/v1/responses", "/v1/messages", "/generate", "/v1/embeddings", "/invocations")
               if (endpoint := endpoint_of("POST", path)) is not None and endpoint.asks_usage}
     assert asking == {"/v1/chat/completions", "/v1/completions"}
+
+
+def test_only_a_realtime_session_is_inference_over_a_websocket():
+    """A GET without an upgrade is not; and its operation has a name for spans."""
+    assert socket_endpoint_of("GET", "/v1/realtime/?model=m") is REALTIME
+    assert socket_endpoint_of("GET", "/v1/chat/completions") is None
+    assert endpoint_of("GET", "/v1/realtime") is None
+    assert OPERATIONS[REALTIME.name] == "generate_content"

@@ -2,26 +2,38 @@
 
 import asyncio
 import json
+import subprocess
+import sys
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
 
-from perjoule.sidecar.front import Relayed, error_answer, error_body, make_front
+from perjoule.sidecar.front import Relayed, error_answer, error_body, json_answer, make_front
 from tests.fakes.sidecar import body_of
+
+
+@asynccontextmanager
+async def listening(handler, **settings):
+    """A front on a port of its own; yields its address."""
+    front = web.ServerRunner(make_front(handler, **settings), shutdown_timeout=1)
+    await front.setup()
+    await web.TCPSite(front, "127.0.0.1", 0).start()
+    try:
+        yield front.addresses[0]
+    finally:
+        await front.cleanup()
 
 
 async def exchange(handler, request):
     """What a front with this handler answers to these bytes, up to the end of the connection."""
-    front = web.ServerRunner(make_front(handler), shutdown_timeout=1)
-    await front.setup()
-    await web.TCPSite(front, "127.0.0.1", 0).start()
-    reader, writer = await asyncio.open_connection(*front.addresses[0])
-    try:
+    async with listening(handler) as address:
+        reader, writer = await asyncio.open_connection(*address)
         writer.write(request)
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
-        await front.cleanup()
+        try:
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
 
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -93,3 +105,87 @@ async def test_a_reset_is_not_an_end_of_file():
 
     with pytest.raises(ConnectionResetError):
         await exchange(handler, b"GET / HTTP/1.0\r\n\r\n")
+
+
+async def echo(request):
+    """Answers the request's path."""
+    request.protocol.transport.write(json_answer(200, request.raw_path.encode(), keep_alive=request.keep_alive))
+    return Relayed(keep_alive=request.keep_alive)
+
+
+async def test_t43_a_head_that_trickles_is_cut_off():
+    """A byte now and then does not hold a connection: 408 in the API's shape, and the end."""
+    async with listening(echo, slow_sender_s=0.3) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        for byte in b"GET / HT":
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+        raw = await asyncio.wait_for(reader.read(), 10)
+        assert raw.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert json.loads(body_of(raw))["error"]["message"] == "the request's head was not whole after 0.3 s (--slow-sender-s)"
+        writer.close()
+
+
+async def test_t43_a_second_head_that_trickles_is_cut_off():
+    """Also on a connection that has served a request; while one that only rests is left alone."""
+    async with listening(echo, slow_sender_s=1) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(GET)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n/"), 10)).startswith(b"HTTP/1.1 200 OK\r\n")
+        await asyncio.sleep(1.3)
+        writer.write(GET[:-2])
+        await asyncio.sleep(0.1)
+        writer.write(GET[-2:])
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n/"), 10)).startswith(b"HTTP/1.1 200 OK\r\n")
+        await asyncio.sleep(1.3)
+        writer.write(GET[:-2])
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+
+async def test_t43_a_body_in_pieces_is_no_head():
+    """Who has sent one, and rests, is not cut off."""
+    async def handler(request):
+        await request.read()
+        return await echo(request)
+
+    async with listening(handler, slow_sender_s=1) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        for _ in range(50):
+            writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+            for byte in (b"a", b"b", b"c"):
+                writer.write(byte)
+                await asyncio.sleep(0)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n/"), 10)
+        await asyncio.sleep(1.3)
+        writer.write(GET)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n/"), 10)).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
+
+
+async def test_t43_who_is_one_too_many_is_told_so():
+    """503 at once instead of a place in a queue that does not move; with one gone there is room again."""
+    async with listening(echo, max_connections=2) as address:
+        clients = [await asyncio.open_connection(*address) for _ in range(3)]
+        refused = await asyncio.wait_for(clients[2][0].read(), 10)
+        assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert json.loads(body_of(refused))["error"]["message"] == "2 clients are connected, which is all there is room for"
+        for _, writer in clients[1:]:
+            writer.close()
+            await writer.wait_closed()
+        raw = b""
+        while not raw.startswith(b"HTTP/1.1 200"):  # until the server has seen that one is gone
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            with suppress(ConnectionError):
+                raw = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        clients[0][1].close()
+
+
+def test_room_is_made_for_as_many_connections_as_the_system_allows():
+    """Two files each, with some left for the ledger and the rest; a shell's 1,024 are raised."""
+    code = ("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096));"
+            "from perjoule.sidecar.front import room_for_connections; print(room_for_connections(), *resource.getrlimit(7))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2016", "4096", "4096"]

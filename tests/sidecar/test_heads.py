@@ -39,6 +39,14 @@ def test_framings_of_an_answer():
     assert b"Content-Length: 7" in heads.answer_head(200, b"OK", fields, Framing.NONE)
 
 
+def test_the_head_of_a_change_of_protocols_keeps_its_two_fields():
+    """In their place and by the engine's spelling; what else Connection names, and what is hop by hop, is gone."""
+    fields = [(b"X-A", b"1"), (b"UPGRADE", b"websocket"), (b"connection", b"upgrade, X-Hop"), (b"X-Hop", b"2"), (b"Keep-Alive", b"5"),
+              (b"X-A", b"3")]
+    head = heads.switching_head(heads.Head(101, b"Switching Protocols", fields))
+    assert head == b"HTTP/1.1 101 Switching Protocols\r\nX-A: 1\r\nUPGRADE: websocket\r\nconnection: Upgrade\r\nX-A: 3\r\n\r\n"
+
+
 @given(st.lists(st.binary(max_size=300), max_size=10), st.lists(st.tuples(st.just(b"X-T"), st.just(b"v")), max_size=2))
 def test_chunks_read_back(pieces, trailers):
     """What is framed in chunks is the body, read by the rules of RFC 9112 7.1; an empty piece does not end it."""

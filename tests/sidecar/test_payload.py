@@ -61,6 +61,8 @@ def test_an_error_is_named_by_its_type_and_never_quoted(payload, error):
     ({"object": "response", "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
      "max_output_tokens"),
     ({"response": {"object": "response", "status": "in_progress"}}, None),
+    ({"response": {"object": "realtime.response", "status": "completed", "status_details": None}}, "completed"),
+    ({"response": {"object": "realtime.response", "status": "cancelled", "status_details": {"reason": "turn_detected"}}}, "turn_detected"),
     ({"details": {"finish_reason": "eos_token"}}, "eos_token"),
     ({"meta_info": {"finish_reason": {"type": "stop"}}}, "stop"),
     ({"choices": []}, None), ({}, None),

@@ -117,7 +117,32 @@ async def test_nothing_is_added_for_who_wants_nothing():
     async with scripted([answer(WHOLE)]) as engine, sidecar(engine.url) as front:
         raw = await front.send(post("/v1/chat/completions", CHAT, "X-Energy-Include: none"))
         assert b"x-energy" not in raw.lower()
-        assert b"X-Energy-Include" not in engine.requests[0]
+        assert engine.requests[0].count(b"X-Energy-Include: none\r\n") == 1
+
+
+@pytest.mark.parametrize("include", ["", "usage", "settled, usage", "none"])
+async def test_of_two_sidecars_in_a_row_the_first_one_speaks(include):
+    """Headers, comment and usage object are there once, or not at all for who wants none; the inner one has its record as well."""
+    fields = [f"X-Energy-Include: {include}"] if include else []
+    scripts = [answer(WHOLE)], [stream_head(), chunked(WITH_USAGE)]
+    async with scripted(*scripts) as engine, sidecar(engine.url) as inner, sidecar(inner.url) as outer:
+        await asyncio.sleep(0.1)
+        raw = await outer.send(post("/v1/chat/completions", CHAT, *fields))
+        body = body_of(await outer.send(post("/v1/chat/completions", ASKED, *fields)))
+        times = 0 if include == "none" else 1
+        assert raw.count(b"X-Energy-Joules: ") == raw.count(b"X-Energy-Record: ") == times
+        assert len(COMMENT.findall(body)) == times
+        assert raw.count(b'"energy":') == body.count(b'"energy":') == int("usage" in include)
+        assert len(await inner.records(2)) == len(await outer.records(2)) == 2
+
+
+async def test_a_sidecar_that_adds_nothing_lets_the_next_one_speak():
+    """With everything switched off, the client's wish goes on, and the inner one's answer comes back."""
+    off = {"headers": False, "comment": False, "trailers": False}
+    async with scripted([answer(WHOLE)]) as engine, sidecar(engine.url) as inner, sidecar(inner.url, **off) as outer:
+        await asyncio.sleep(0.1)
+        raw = await outer.send(post("/v1/chat/completions", CHAT, "X-Energy-Include: settled"))
+        assert b"X-Energy-Status: measured" in raw
 
 
 async def test_without_an_energy_source_nothing_is_invented():
@@ -366,7 +391,7 @@ async def test_a_request_id_of_the_client_is_waited_for_too():
 async def test_a_ledger_in_trouble_hides_no_joules():
     """Who waits for a settled value gets the known one, marked as not settled, when the ledger does not take records."""
     async with scripted([answer(WHOLE)], [stream_head(), chunked(WITH_USAGE)]) as engine, sidecar(engine.url) as front:
-        front.service.recent._durable = True  # as with a ledger, but none that ever says that it has stored anything
+        front.service.archive.recent._durable = True  # as with a ledger, but none that ever says that it has stored anything
         await asyncio.sleep(0.1)
         head = await front.send(post("/v1/chat/completions", CHAT, "X-Energy-Include: settled"))
         assert re.search(rb"X-Energy-Joules: \d", head)

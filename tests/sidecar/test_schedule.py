@@ -124,7 +124,7 @@ def test_without_windows_nothing_piles_up():
         work = engine.begin(i * 1000)
         engine.steps([work], i * 1000 + 10, i * 1000 + 900)
         engine.schedule.end(work, (i * 1000 + 900) * MS, 90, failed=False)
-        engine.schedule.forget(work)
+        engine.schedule.forget([work])
     assert len(engine.schedule.clock.ends_after(0)) < 5000
     assert not engine.schedule.works
 

@@ -27,10 +27,10 @@ async def test_it_is_ready_once_the_upstream_has_answered_until_it_drains():
         ready, why = front.service.ready()
         assert ready
         assert (why["engine"], why["energy"], why["energy_failing"], why["sinks_failing"]) == ("vllm", "steady", False, {})
-        front.service._answered.clear()
+        front.service.presence.answers.clear()
         assert not front.service.ready()[0]
-        front.service._answered.set()
-        front.service.relay.draining = True
+        front.service.presence.answers.set()
+        front.service.draining = True
         assert not front.service.ready()[0]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.sse import EventCutter, data_of, event_name
+from perjoule.sidecar.sse import EventCutter, data_of
 
 STREAMS = {
     "LF": b"data: a\n\n: keep-alive\n\nevent: x\ndata: b\n\ndata: [DONE]\n\n",
@@ -15,9 +15,9 @@ STREAMS = {
 }
 
 
-def cut(stream, sizes=()):
+def cut(stream, sizes=(), limit=1 << 20):
     """All events, the stream fed in pieces of these sizes and then the rest."""
-    cutter, events, at = EventCutter(), [], 0
+    cutter, events, at = EventCutter(limit), [], 0
     for size in sizes:
         events += cutter.feed(stream[at:at + size])
         at += size
@@ -29,7 +29,6 @@ def test_events_are_cut_whole_and_byte_by_byte(stream):
     """The same four events come out with any line end, at once and byte by byte."""
     events, rest = cut(stream)
     assert [data_of(event) for event in events] == [b"a", b"", b"b", b"[DONE]"]
-    assert event_name(events[2]) == b"x"
     assert cut(stream, [1] * len(stream)) == (events, rest)
 
 
@@ -54,15 +53,23 @@ def test_an_engine_s_piece_is_not_copied():
 
 
 def test_an_endless_event_is_bounded_and_passes_in_pieces():
-    """Beyond the limit the cutter says so, holds nothing, and loses nothing."""
+    """Beyond the limit the cutter says so, cuts nothing more, and loses nothing."""
     cutter = EventCutter(limit=10)
     assert cutter.feed(b"data: 1234") == []
     assert not cutter.overflowed
-    assert cutter.feed(b"5") == [b"data: 12345"]
+    assert cutter.feed(b"5") == []
     assert cutter.overflowed
-    assert cutter.feed(b"6\n\nda") == [b"6\n\nda"]
-    assert cutter.feed(b"") == []
-    assert cutter.rest() == b""
+    assert cutter.rest() == b"data: 12345"
+    assert cutter.feed(b"6\n\n:\n\n") == cutter.feed(b":\n\n") == []
+    assert cutter.rest() == b"6\n\n:\n\n:\n\n"
+
+
+def test_an_event_is_too_long_in_one_piece_as_in_many():
+    """What a network did to an event does not decide whether it is cut."""
+    long = b"data: 123456\n\n"
+    for sizes in ((), (5,), [1] * 14):
+        assert cut(b":\n\n" + long + b":\n\n", sizes, limit=10) == ([b":\n\n"], long + b":\n\n")
+        assert cut(long, sizes, limit=len(long)) == ([long], b"")
 
 
 def test_cutting_is_linear():
@@ -83,9 +90,3 @@ def test_cutting_is_linear():
 def test_data_is_read_as_the_standard_says(event, data):
     """One space after the colon is syntax, lines are joined with LF, comments and other fields are not data."""
     assert data_of(event) == data
-
-
-def test_the_last_event_field_is_the_name():
-    """As in the standard; without one the name is empty."""
-    assert event_name(b"event: a\nevent:b\ndata: x\n\n") == b"b"
-    assert event_name(b"data: event: a\n\n") == b""

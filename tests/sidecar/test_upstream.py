@@ -14,7 +14,7 @@ class Inbox:
     """A Receiver that keeps what it is handed."""
 
     def __init__(self):
-        self.head, self.body, self.error, self.calls = None, b"", None, 0
+        self.head, self.body, self.error, self.calls, self.interims = None, b"", None, 0, []
         self.over = asyncio.get_running_loop().create_future()
 
     def received(self, head, body, ended):
@@ -23,6 +23,10 @@ class Inbox:
         self.head, self.body = head or self.head, self.body + body
         if ended:
             self.over.set_result(True)
+
+    def interim(self, head):
+        assert not self.over.done()
+        self.interims.append(head.status)
 
     def lost(self, error):
         assert not self.over.done()

@@ -20,6 +20,9 @@ NAMES = ["usage", "response", "message", "delta", "details", "meta", "meta_info"
         "usage": {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 3,
                   "output_tokens_details": {"reasoning_tokens": 0}}, "metrics": {"queue_time_ms": 2}}},
         Usage(9, 3, 1, 0, 2_000_000), id="openai responses stream"),
+    pytest.param({"type": "response.done", "response": {
+        "usage": {"input_tokens": 9, "input_token_details": {"cached_tokens": 1}, "output_tokens": 3,
+                  "output_token_details": {"reasoning_tokens": 2}}}}, Usage(9, 3, 1, 2), id="openai realtime"),
     pytest.param({"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 1}}},
                  Usage(5, 1), id="anthropic start"),
     pytest.param({"type": "message_delta", "usage": {
