@@ -15,7 +15,8 @@ from rich.text import Text
 from perjoule.adapters.calibrations import CalibrationFolder
 from perjoule.bench.columns import Columns
 from perjoule.sidecar.calibration import Calibration, Version
-from perjoule.sidecar.config import ConfigError, calibrations_folder
+from perjoule.sidecar.config import ConfigError
+from perjoule.sidecar.settings import calibrations_folder
 from perjoule.sidecar.units import NS_PER_S
 
 USAGE_ERROR = 2

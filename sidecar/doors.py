@@ -16,6 +16,7 @@ from perjoule.sidecar.keys import Keys
 
 AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
 RECORDS = "/energy/"  # ours, not the engine's
+REMEMBERED_BYTES = 1024  # a field may have 64 KiB: a thousand of those, remembered, would be as large as all the rest of the sidecar
 PREFLIGHT = b"access-control-request-method"
 CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
 WITHOUT_A_KEY = frozenset({"/health", "/ping"})  # a load balancer's question; /v1/models would name every tenant's adapters
@@ -124,7 +125,13 @@ def _key(field: bytes, value: bytes) -> bytes | None:
     return key.strip() if scheme.lower() == b"bearer" else None
 
 
-@lru_cache(maxsize=1024)
 def _hashed(key: bytes | None) -> str | None:
     """Who pays, where the engine and not the sidecar knows the keys: half of the SHA-256, from which the key cannot be had back."""
-    return hashlib.sha256(key).hexdigest()[:32] if key else None
+    if not key:
+        return None
+    return _digest(key) if len(key) <= REMEMBERED_BYTES else _digest.__wrapped__(key)
+
+
+@lru_cache(maxsize=1024)
+def _digest(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()[:32]

@@ -65,12 +65,14 @@ class ScriptedEngine:
                     if isinstance(step, float):
                         watch = asyncio.ensure_future(reader.read(1))
                         done, _ = await asyncio.wait([watch], timeout=step)
+                        watch.cancel()
+                        await asyncio.gather(watch, return_exceptions=True)
                         if done:
                             self.closed.set()
                             return
-                        watch.cancel()
-                        await asyncio.gather(watch, return_exceptions=True)
                     else:
+                        if writer.is_closing():
+                            raise ConnectionResetError
                         writer.write(step)
                         await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

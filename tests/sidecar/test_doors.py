@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+import tracemalloc
 from urllib.parse import unquote
 
 import pytest
@@ -91,6 +92,16 @@ def test_without_keys_everybody_comes_in_as_before():
     assert entry == Entry(hashlib.sha256(b"Bearer pj-a").hexdigest()[:32])
     assert enter("/x", (b"X-Api-Key", b"Bearer pj-a"), doors=Doors()).tenant == entry.tenant
     assert enter("/x", doors=Doors()) == Entry(None)
+
+
+def test_large_keys_are_not_kept_in_memory():
+    """A thousand clients with fields as large as they may be leave less behind than a few of those fields."""
+    tracemalloc.start()
+    tenants = {enter("/x", (b"X-Api-Key", b"%d" % number + b"k" * 65_000), doors=Doors()).tenant for number in range(1000)}
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(tenants) == 1000
+    assert held < 500_000
 
 
 def test_without_keys_the_engine_s_key_is_lent_to_who_shows_none():
