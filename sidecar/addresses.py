@@ -55,7 +55,7 @@ class Origin:
 def read_address(text: str) -> Address:
     """Where to listen. Without a host it is every IPv4 interface; `[::]` is every interface. Raises ValueError."""
     try:
-        if text.startswith("unix:"):
+        if text[:5].lower() == "unix:":  # no host of that name, or it could not be written down again
             return _read_unix(text)
         parts = urlsplit("//" + text)
         if parts.port is None or parts.netloc != text or "@" in text:
@@ -92,7 +92,7 @@ def leads_to(there: Address, here: Address) -> bool:
 
 
 def _read_unix(text: str) -> Unix:
-    path = text.removeprefix("unix:")
+    path = text[len("unix:"):]
     if path.startswith("//"):
         if not path.startswith("///"):
             raise ValueError("a path behind unix:// begins with a slash")

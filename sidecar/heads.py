@@ -37,8 +37,9 @@ class Head:
     bodyless: bool = False
 
 
-def fault(method: str, version: tuple[int, int], headers: Headers) -> tuple[int, str] | None:
-    """Why a request that parsed cannot go on: a status and a text, None if it can.
+def fault(method: str, version: tuple[int, int], coding: str | None, expectation: str | None) -> tuple[int, str] | None:
+    """Why a request that parsed cannot go on: a status and a text, None if it can. `coding` is its Transfer-Encoding, `expectation` its
+    Expect.
 
     Framing that an older or a laxer parser may read differently (RFC 9112 section 6.1), a coding that would be lost with its hop,
     an expectation that nobody would meet (RFC 9110 section 10.1.1), a tunnel to anywhere (section 9.3.6).
@@ -47,13 +48,10 @@ def fault(method: str, version: tuple[int, int], headers: Headers) -> tuple[int,
         return 505, "got HTTP/0.9, expected HTTP/1.1 or HTTP/1.0"
     if method == "CONNECT":
         return 501, "CONNECT is not served: requests go to one engine and nowhere else"
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"transfer-encoding" and (version < (1, 1) or value.lower() != b"chunked"):
-            got = f"{value.decode('latin-1')!r} in HTTP/{version[0]}.{version[1]}"
-            return 400, f"Transfer-Encoding: got {got}, expected 'chunked' in HTTP/1.1"
-        if lowered == b"expect" and version >= (1, 1) and value.lower() != b"100-continue":
-            return 417, f"Expect: got {value.decode('latin-1')!r}, expected '100-continue'"
+    if coding is not None and (version < (1, 1) or coding.lower() != "chunked"):
+        return 400, f"Transfer-Encoding: got {coding!r} in HTTP/{version[0]}.{version[1]}, expected 'chunked' in HTTP/1.1"
+    if expectation is not None and version >= (1, 1) and expectation.lower() != "100-continue":
+        return 417, f"Expect: got {expectation!r}, expected '100-continue'"
     return None
 
 

@@ -16,7 +16,7 @@ _DONE = re.compile(rb"data: ?\[DONE\]")
 _DONE_LINES = (b"data: [DONE]", b"data:[DONE]")
 _BLANK_LINES = (b"\n\n", b"\n\r\n", b"\n\r", b"\r\r", b"\r\r\n")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_USAGE_ENDS = frozenset({"message_delta", "response.completed", "response.incomplete"})
+_USAGE_ENDS = ("message_delta", "response.completed", "response.incomplete")  # no set: a type may be anything, even a list
 # In JSON text these bytes would be escaped, so what a model writes does not look like them.
 _TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_delta"|"response\.(?:completed|incomplete)"')
 _LONGEST_TELLING = 24
@@ -160,7 +160,9 @@ class _UsageFrame:
         waiting, self._waiting = self._waiting, []
         if waiting and isinstance(fingerprint, str) and b'"system_fingerprint"' not in waiting[0]:
             frame, brace, end = waiting[0].rpartition(b"}")
-            waiting[0] = frame + b',"system_fingerprint":' + orjson.dumps(fingerprint) + brace + end
+            restored = frame + b',"system_fingerprint":' + orjson.dumps(fingerprint) + brace + end
+            if _same(parsed(data_of(restored)), {**(parsed(data_of(waiting[0])) or {}), "system_fingerprint": fingerprint}):
+                waiting[0] = restored
         return b"".join(waiting)
 
 
@@ -182,10 +184,15 @@ def _with_energy(text: bytes, energy: dict[str, Any], read: Callable[[bytes], di
     at, value = places[-1].end(), orjson.dumps(energy)
     edited = text[:at] + b'"energy":' + value + (b"," if usage else b"") + text[at:]
     usage["energy"] = orjson.loads(value)
+    return edited if _same(read(edited), expected) else text
+
+
+def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
+    """Whether two payloads are equal; what is nested deeper than Python compares is not."""
     try:
-        return edited if read(edited) == expected else text
-    except RecursionError:  # nested deeper than Python compares
-        return text
+        return one == other
+    except RecursionError:
+        return False
 
 
 def energy_object(charge: Charge, duration_ns: int, record_path: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Most frames of a stream say only "one more": they are recognised by a few bytes 
 
 import zlib
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from perjoule.sidecar.endpoints import Dialect, Endpoint
@@ -218,6 +219,7 @@ class EventObserver(_Observer):
         return 0
 
 
+@lru_cache(maxsize=256)
 def readable_encodings(accepted: bytes) -> bytes:
     """What of an Accept-Encoding can be read here; `identity` where that is nothing, since whoever accepts any accepts it, too."""
     kept = [part for part in accepted.split(b",") if part.partition(b";")[0].strip().lower() in READABLE]

@@ -66,7 +66,7 @@ class Relay:
         method, target, headers = request.method, origin_form(request.raw_path), request.raw_headers
         path = path_of(target)
         keep_alive = request.keep_alive and not self.draining
-        fault = heads.fault(method, request.version, headers)
+        fault = heads.fault(method, request.version, request.headers.get("Transfer-Encoding"), request.headers.get("Expect"))
         if fault is not None:
             return self._refuse(client, *fault)
         upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body_exists and asks(method, headers)
@@ -100,9 +100,9 @@ class Relay:
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
-            elif (accepted := heads.first(headers, b"accept-encoding")) is not None:
+            elif (accepted := request.headers.get("Accept-Encoding")) is not None:
                 drop.add(b"accept-encoding")
-                add.append((b"Accept-Encoding", readable_encodings(accepted)))
+                add.append((b"Accept-Encoding", readable_encodings(accepted.encode("utf-8", "surrogateescape"))))
             if additions.shown:  # if a sidecar is behind this one, it is not to say another number
                 drop.add(INCLUDE)
                 add.append((Header.INCLUDE.encode(), b"none"))
@@ -163,8 +163,7 @@ class Relay:
         limit = self.config.max_body_mb * 1_000_000
         if (request.content_length or 0) > limit:
             return None
-        expects = request.version >= (1, 1) and heads.first(request.raw_headers, b"expect") is not None
-        if expects and client.transport is not None:
+        if request.version >= (1, 1) and "Expect" in request.headers and client.transport is not None:
             client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         pieces, size = [], 0
         has_come = request.content.is_eof()

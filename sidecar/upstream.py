@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._body.clear()
         head = self._head if head_before is None else None
         if self._done:
-            self._extra = self._extra or (self._request_is_head and data.find(b"\r\n\r\n") != len(data) - 4)
+            self._extra = self._extra or (self._request_is_head and not data.endswith(b"\r\n\r\n"))
             self._finish(receiver, head, body)
         elif head is not None or body:
             self._head_size = 0
@@ -211,11 +211,15 @@ class Connection(asyncio.Protocol):
             self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:
-        if not self._done:
+        if self._done:
+            self._extra = True
+        else:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        if self._head is not None and not self._done:
+        if self._head is not None and self._done:  # the answer to HEAD ends twice: when its head does, and when its body would have
+            self._extra = self._extra or self._head.chunked
+        elif self._head is not None:
             self._done = True
             self._keeps = self._parser.should_keep_alive()  # asked later, llhttp would speak of the next message
 

@@ -1,5 +1,6 @@
 """Heads travel on with everything that is end to end, in order, and nothing that is hop by hop."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,24 @@ FIELDS = [(b"Host", b"a"), (b"Connection", b"keep-alive, X-Hop"), (b"x-hop", b"1
 def test_hop_by_hop_fields_stay_here():
     """RFC 9110 7.6.1: the named fields, and whatever Connection nominates; duplicates and order of the rest are kept."""
     assert heads.end_to_end(FIELDS) == [(b"Host", b"a"), (b"Set-Cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"Accept", b"*/*")]
+
+
+def test_nobody_nominates_the_host_away():
+    """A request without one would be malformed (RFC 9112 3.2); anything else that Connection names is for this hop."""
+    nominating = [(b"Host", b"a"), (b"Connection", b"host, accept"), (b"Accept", b"*/*")]
+    assert heads.end_to_end(nominating) == [(b"Host", b"a")]
+
+
+@pytest.mark.parametrize(("method", "version", "coding", "expectation", "status"), [
+    ("GET", (0, 9), None, None, 505), ("CONNECT", (1, 1), None, None, 501), ("POST", (1, 0), "chunked", None, 400),
+    ("POST", (1, 1), "gzip, chunked", None, 400), ("POST", (1, 1), "", None, 400), ("POST", (1, 1), None, "more", 417),
+    ("POST", (1, 1), "Chunked", "100-Continue", None), ("POST", (1, 0), None, "more", None), ("GET", (1, 0), None, None, None),
+])
+def test_what_cannot_go_on_says_why(method, version, coding, expectation, status):
+    """A status and a text for what parsers differ in and for what nobody would do; None for the rest. HTTP/1.0 expects nothing."""
+    fault = heads.fault(method, version, coding, expectation)
+    assert (fault[0] if fault else None) == status
+    assert fault is None or len(fault[1]) > 20
 
 
 def test_a_request_goes_out_whole():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.sidecar.endpoints import endpoint_of
-from perjoule.sidecar.observer import BodyObserver, StreamObserver, observer_for
+from perjoule.sidecar.observer import BodyObserver, StreamObserver, observer_for, readable_encodings
 from perjoule.sidecar.usage import Usage
 
 STREAMS = Path(__file__).parents[1] / "streams"
@@ -266,6 +266,14 @@ def test_an_endless_event_ends_the_reading_and_not_the_relay():
     assert observer.broken == "an event too long to read"
     assert observer.feed(stream(frame("b"))) == 0
     observer.finish()
+
+
+@pytest.mark.parametrize(("accepted", "readable"), [
+    (b"gzip, deflate", b"gzip, deflate"), (b"gzip;q=0.5, br;q=1.0", b"gzip;q=0.5"), (b"br, GZIP ,zstd", b"GZIP"), (b"*", b"identity"),
+    (b"", b"identity"), (b"identity;q=0", b"identity;q=0")])
+def test_of_encodings_those_are_kept_that_can_be_read(accepted, readable):
+    """With their weights and spelling; where none is left, it is the one that everybody accepts."""
+    assert readable_encodings(accepted) == readable
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from(

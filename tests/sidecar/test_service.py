@@ -1,6 +1,7 @@
 """The service in this process: what it says of itself while it runs, and what survives trouble around it."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -82,6 +83,26 @@ async def test_a_counter_that_fails_is_said_and_recovers():
         assert (await front.send(post(CHAT, b"{}"))).startswith(b"HTTP/1.1 200 OK")
         del counter.read
         await until(lambda: not front.service.ready()[1]["energy_failing"])
+
+
+async def test_a_meter_that_keeps_the_loop_busy_rests():
+    """Dividing took 0.1 s: for twice as long readings are left out, and the next one after that is divided."""
+    async with scripted([answer(b"{}")]) as engine, sidecar(engine.url, energy=False) as front:
+        divided = []
+
+        def divide(number):
+            divided.append((number, time.monotonic()))
+            time.sleep(0.1)
+
+        async with asyncio.timeout(10):
+            for number in range(10_000):
+                front.service._in_turn(divide, number)
+                if len(divided) == 2:
+                    break
+                await asyncio.sleep(0.01)
+        (first, began), (second, again) = divided
+        assert second > first + 1
+        assert again - began >= 0.3
 
 
 async def test_one_failing_tick_is_not_the_last_one():

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from perjoule.sidecar.addresses import read_address
-from perjoule.sidecar.sockets import Listener, listening_socket, stop_listening, url_of
+from perjoule.sidecar.sockets import Listener, limit_silence, listening_socket, stop_listening, url_of
 from perjoule.sidecar.upstream import Upstream
 
 
@@ -202,3 +202,13 @@ def test_a_name_s_second_address_does_not_wait_for_the_first():
         peer, took = runner.run(connects())
     assert peer == "127.0.0.1"
     assert 0.2 < took < 30.0
+
+
+def test_the_kernel_s_patience_is_inherited(tmp_path):
+    """Every client's socket has twice the limit, in milliseconds; a unix socket has none to set."""
+    with listening_socket(read_address("127.0.0.1:0")) as listening:
+        limit_silence(listening, 1.5)
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+    with listening_socket(read_address(f"unix:{tmp_path}/s")) as listening:
+        limit_silence(listening, 1.5)

@@ -72,6 +72,7 @@ ONE_USE = {
     "it is HTTP/1.0": [b"HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\na"],
     "it says more than it was asked": [answer(b"a") + answer(b"b")],
     "it goes on after its end": [answer(b"a") + b"garbage"],
+    "it switches protocols after its end": [answer(b"a") + b"HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"],
     "its body has no length": [b"HTTP/1.1 200 OK\r\n\r\na", CUT],
 }
 
@@ -133,13 +134,14 @@ async def test_the_latest_connection_is_used_first(to):
         assert oldest not in upstream._idle
 
 
-async def test_interim_answers_are_passed_over(to):
-    """100 and 103 are not the answer."""
+async def test_interim_answers_are_not_the_answer(to):
+    """103 is handed on by itself, 100 not at all: nothing was expected."""
     script = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + answer(b"a", "x-final: 1")
     async with scripted([script]) as engine:
         got = await ask(to(engine.url))
         assert (got.head.status, got.body) == (200, b"a")
         assert b"link" not in dict(got.head.headers)
+        assert got.interims == [103]
 
 
 async def test_trailers_come_with_the_end(to):
@@ -161,11 +163,42 @@ async def test_a_head_request_ends_with_its_head(fields, to):
         assert engine.connections == 1
 
 
+@pytest.mark.parametrize("body", [b"abc", b"3\r\nabc\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("fields", ["content-length: 3", "transfer-encoding: chunked", "x-a: 1"])
+async def test_a_head_request_that_gets_a_body_spoils_the_connection(fields, body, to):
+    """Some of it could come as the next answer."""
+    async with scripted([f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode() + body]) as engine:
+        upstream = to(engine.url)
+        for _ in range(2):
+            got = await ask(upstream, is_head=True)
+            assert (got.head.status, got.body, got.head.trailers) == (200, b"", [])
+        assert engine.connections == 2
+
+
+CODINGS = ["gzip, chunked", "chunked, chunked", "chunked,", "xchunked", "identity", "chunked\r\ntransfer-encoding: chunked"]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_only_chunks_are_a_coding(coding, to):
+    """Where the answer ends, or what its bytes are, would be a guess."""
+    async with scripted([f"HTTP/1.1 200 OK\r\ntransfer-encoding: {coding}\r\n\r\n1\r\na\r\n0\r\n\r\n".encode(), CUT]) as engine:
+        got = await ask(to(engine.url))
+        assert (got.error.kind, got.head, got.body) == ("upstream_protocol", None, b"")
+        assert "expected one `chunked`" in str(got.error)
+
+
 BROKEN = {
     "cut before the head": ([CUT], "upstream_closed", "before it answered"),
     "cut in the head": ([b"HTTP/1.1 200 OK\r\nconte", 0.05, CUT], "upstream_closed", "in the middle"),
     "cut in a body of a length": ([answer(b"abc")[:-1], 0.05, CUT], "upstream_closed", "in the middle"),
     "cut in chunks": ([stream_head(), chunked(b"abc")[:-5], 0.05, CUT], "upstream_closed", "in the middle"),
+    "cut in chunks that were announced with a space": ([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked \r\n\r\n5\r\nhel", 0.05, CUT],
+                                                       "upstream_closed", "in the middle"),
+    "chunks in HTTP/1.0": ([b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"], "upstream_protocol", "in HTTP/1.0"),
+    "a status that is none": ([b"HTTP/1.1 099 X\r\ncontent-length: 3\r\n\r\nabc" + answer(b"a")], "upstream_protocol", "status 099"),
+    "an interim answer with a body": ([b"HTTP/1.1 150 X\r\ncontent-length: 3\r\n\r\nabc" + answer(b"a")], "upstream_protocol", "status 150"),
+    "trailers without end": ([stream_head(), b"0\r\n", *[b"x-a: " + b"a" * 60_000 + b"\r\n"] * (2 * HEAD_LIMIT // 60_000)],
+                             "upstream_protocol", f"exceeds {HEAD_LIMIT} bytes"),
     "not HTTP": ([b"SSH-2.0-OpenSSH_9.6\r\n"], "upstream_protocol", "not HTTP/1.1"),
     "a chunk size that is none": ([stream_head(), b"zz\r\n"], "upstream_protocol", "not HTTP/1.1"),
     "a head without end": ([b"HTTP/1.1 200 OK\r\n", *[b"x-a: " + b"a" * 60_000 + b"\r\n"] * (HEAD_LIMIT // 60_000 + 1)],
@@ -223,3 +256,15 @@ async def test_reads_of_any_size_give_the_same_answer():
         assert (inbox.body, inbox.over.result(), inbox.head.trailers) == (b"hello world", True, [(b"x-t", b"1")])
         assert inbox.calls <= -(-len(whole) // size)
         assert list(upstream._idle) == [connection]
+
+
+async def test_a_long_stream_in_small_reads_has_no_long_head():
+    """What comes between two pieces of a body is bounded, and not all of it together."""
+    connection, inbox = Connection(Upstream("http://127.0.0.1:1", 1.0)), Inbox()
+    connection.connection_made(Wire())
+    connection.begin(inbox, GET, is_head=False)
+    connection.data_received(stream_head())
+    for _ in range(HEAD_LIMIT // 3 + 1):
+        connection.data_received(b"1\r\n")
+        connection.data_received(b"a\r\n")
+    assert (inbox.error, len(inbox.body)) == (None, HEAD_LIMIT // 3 + 1)
