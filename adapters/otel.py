@@ -1,190 +1,181 @@
 """One OpenTelemetry span for each request, sent once its joules are settled, with the times and ids it really had."""
 
+import gzip
 import logging
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from perjoule.sidecar.endpoints import OPERATIONS
-from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts
-from perjoule.sidecar.telemetry import FIRST_TOKEN_EVENT, OTHER_ERROR, SCHEMA_URL, SCOPE, Attribute
-from perjoule.sidecar.units import joules, seconds
-
-if TYPE_CHECKING:  # half a second and 20 MB (measured): only who sends spans pays for it
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.sdk.trace.id_generator import IdGenerator
+from perjoule.sidecar.record import EnergyRecord
+from perjoule.sidecar.span import Value, export_bytes, span_bytes, span_name
+from perjoule.sidecar.telemetry import SCOPE
 
 TRACES_PATH = "/v1/traces"
+EXPORT_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+TIMEOUT_S = 10.0  # of OTLP exporters, unless OTEL_EXPORTER_OTLP_TIMEOUT says otherwise
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+logger = logging.getLogger(__name__)
 
 
 class ExportError(Exception):
-    """A collector that did not take spans; the exporter has logged why."""
+    """A collector that did not take spans; the text says why."""
+
+
+class Collector(Protocol):
+    """Takes an `ExportTraceServiceRequest` message. Raises ExportError."""
+
+    def send(self, message: bytes) -> None: ...
+    def close(self) -> None: ...
 
 
 class OtelSpans:
     """A RecordSink that sends SERVER spans to an OTLP collector, over HTTP (`http(s)://`) or plain gRPC (`grpc://`).
 
-    The usual `OTEL_*` variables hold (resource, headers, timeout, compression, certificates, sampler), since the SDK
-    reads them. There is no span processor: the outbox queues, batches and tries again, so that no span is lost unseen.
+    The usual `OTEL_*` variables hold: the SDK reads those of resource and sampler, this module those of the exporter (headers, timeout,
+    compression, certificates). There is no span processor: the outbox queues, batches and tries again, so that no span is lost unseen.
     The constructor raises ValueError for an endpoint of another kind, ImportError where OTLP/gRPC is not installed.
     """
 
     name = "otlp"
 
     def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._collector = _collector(endpoint)
+        # Half a second and 20 MB (measured): only who sends spans pays for it.
         from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+        from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
-        # A line a retry would flood the log while a collector is away; the outbox tells when that begins and ends.
-        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
-        self._endpoint = endpoint
-        self._exporter = _exporter(endpoint)
-        self._ids = _PlannedIds()
         resource = Resource.create({SERVICE_NAME: SCOPE}).merge(OTELResourceDetector().detect())
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False,
-                                  id_generator=cast("IdGenerator", self._ids))
-        self._tracer = provider.get_tracer(SCOPE, schema_url=SCHEMA_URL)
+        self._resource, self._schema_url = cast("Mapping[str, Value]", resource.attributes), resource.schema_url
+        sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
+        self._sampler = None if sampler is DEFAULT_ON else sampler  # which wants all of ours, and need not be asked
+        self._random = RandomIdGenerator()
 
     def put(self, records: Sequence[EnergyRecord]) -> None:
         """Send these records as spans; returns when the collector has taken them, else raises ExportError."""
-        from opentelemetry.sdk.trace.export import SpanExportResult
-
         spans = [span for record in records if (span := self._span(record)) is not None]
-        if spans and self._exporter.export(spans) is not SpanExportResult.SUCCESS:
-            raise ExportError(f"{self._endpoint} did not take {len(spans)} spans")
+        if not spans:
+            return
+        try:
+            self._collector.send(export_bytes(self._resource, self._schema_url, spans))
+        except ExportError as error:
+            raise ExportError(f"{self._endpoint} did not take {len(spans)} spans: {error}") from error.__cause__
 
     def close(self) -> None:
         """Release the connection; nothing is waiting here."""
-        self._exporter.shutdown()
+        self._collector.close()
 
-    def _span(self, record: EnergyRecord) -> "ReadableSpan | None":
-        """The ended span of a record; None where the sampler (OTEL_TRACES_SAMPLER) leaves it out."""
-        from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.trace import SpanKind, StatusCode
-
+    def _span(self, record: EnergyRecord) -> bytes | None:
+        """The span of a record; None where the sampler (OTEL_TRACES_SAMPLER) leaves it out."""
         facts = record.facts
-        self._ids.plan(facts)
-        operation = OPERATIONS.get(facts.endpoint, facts.endpoint)
-        span = self._tracer.start_span(
-            f"{operation} {facts.model}" if facts.model else operation, context=_caller(facts), kind=SpanKind.SERVER,
-            start_time=facts.arrival_unix_ns,
-            attributes={name: value for name, value in _attributes(record, operation) if value is not None})
-        if facts.first_token_ns is not None:
-            span.add_event(FIRST_TOKEN_EVENT, timestamp=facts.arrival_unix_ns + facts.first_token_ns)
-        if facts.outcome is Outcome.ERRORED:
-            span.set_status(StatusCode.ERROR, facts.error_type)
-        span.end(facts.arrival_unix_ns + facts.end_ns)
-        return span if isinstance(span, ReadableSpan) and span.get_span_context().trace_flags.sampled else None
+        trace_id = facts.trace_id or f"{self._random.generate_trace_id():032x}"
+        span_id = facts.span_id or f"{self._random.generate_span_id():016x}"
+        return span_bytes(record, trace_id, span_id) if self._is_sampled(record, trace_id) else None
+
+    def _is_sampled(self, record: EnergyRecord, trace_id: str) -> bool:
+        if self._sampler is None:
+            return True
+        from opentelemetry.context import Context
+        from opentelemetry.sdk.trace.sampling import Decision
+        from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+
+        facts, caller = record.facts, Context()
+        if facts.trace_id is not None and facts.parent_span_id is not None:
+            named = SpanContext(int(facts.trace_id, 16), int(facts.parent_span_id, 16), is_remote=True,
+                                trace_flags=TraceFlags(TraceFlags.SAMPLED))
+            caller = set_span_in_context(NonRecordingSpan(named), caller)
+        name = span_name(facts.endpoint, facts.model)
+        return self._sampler.should_sample(caller, int(trace_id, 16), name, SpanKind.SERVER).decision is Decision.RECORD_AND_SAMPLE
 
 
-class _PlannedIds:
-    """The SDK's IdGenerator, handing out ids that were decided when the request began and went upstream with it."""
+class _HttpCollector:
+    """OTLP/HTTP with protobuf bodies."""
 
-    def __init__(self) -> None:
-        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+    def __init__(self, url: str) -> None:
+        import requests
 
-        self._random = RandomIdGenerator()
-        self._trace_id: str | None = None
-        self._span_id: str | None = None
+        self._url, self._timeout_s = url, _timeout_s()
+        self._session = requests.Session()
+        self._session.headers.update({"Content-Type": "application/x-protobuf", "User-Agent": SCOPE, **_headers()})
+        self._session.verify = _variable("CERTIFICATE") or True
+        certificate, key = _variable("CLIENT_CERTIFICATE"), _variable("CLIENT_KEY")
+        self._session.cert = (certificate, key) if certificate and key else certificate or None
+        compression = _variable("COMPRESSION").strip().lower()
+        self._compress = COMPRESS.get(compression)
+        if self._compress is not None:
+            self._session.headers["Content-Encoding"] = compression
+        elif compression not in ("", "none"):
+            logger.warning("OTEL_EXPORTER_OTLP_COMPRESSION: got %r, expected gzip, deflate or none; spans are not compressed", compression)
 
-    def plan(self, facts: RequestFacts) -> None:
-        """The next span is this request's."""
-        self._trace_id, self._span_id = facts.trace_id, facts.span_id
+    def send(self, message: bytes) -> None:
+        from requests import RequestException
 
-    def generate_trace_id(self) -> int:
-        return int(self._trace_id, 16) if self._trace_id else self._random.generate_trace_id()
+        data = self._compress(message) if self._compress is not None else message
+        try:
+            answer = self._session.post(self._url, data=data, timeout=self._timeout_s, allow_redirects=False)
+        except RequestException as error:
+            raise ExportError(f"{type(error).__name__}: {error}") from error
+        if not 200 <= answer.status_code < 300:
+            raise ExportError(f"HTTP {answer.status_code} {answer.reason}")
 
-    def generate_span_id(self) -> int:
-        return int(self._span_id, 16) if self._span_id else self._random.generate_span_id()
-
-    def is_trace_id_random(self) -> bool:
-        return False
-
-
-def _caller(facts: RequestFacts) -> "Context":
-    """The context of the span that called us, empty where the trace begins here."""
-    from opentelemetry.context import Context
-    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
-
-    if facts.trace_id is None or facts.parent_span_id is None:
-        return Context()
-    caller = SpanContext(int(facts.trace_id, 16), int(facts.parent_span_id, 16), is_remote=True,
-                         trace_flags=TraceFlags(TraceFlags.SAMPLED))
-    return set_span_in_context(NonRecordingSpan(caller), Context())
+    def close(self) -> None:
+        self._session.close()
 
 
-def _attributes(record: EnergyRecord, operation: str) -> Iterator[tuple[str, Any]]:
-    """Attributes by name, None where unknown."""
-    facts = record.facts
-    yield Attribute.OPERATION, operation
-    yield Attribute.PROVIDER, facts.engine
-    yield Attribute.REQUEST_MODEL, facts.model
-    yield Attribute.REQUEST_STREAM, facts.streamed
-    yield Attribute.RESPONSE_MODEL, facts.response_model
-    yield Attribute.RESPONSE_ID, facts.response_id
-    yield Attribute.FINISH_REASONS, (facts.finish_reason,) if facts.finish_reason else None
-    yield Attribute.TIME_TO_FIRST_CHUNK, _seconds(facts.first_token_ns)
-    yield Attribute.INPUT_TOKENS, facts.input_tokens
-    yield Attribute.CACHED_TOKENS, facts.cached_tokens
-    yield Attribute.OUTPUT_TOKENS, facts.output_tokens
-    yield Attribute.REASONING_TOKENS, facts.reasoning_tokens
-    yield Attribute.HTTP_METHOD, "POST"  # only POST is metered
-    yield Attribute.HTTP_STATUS, facts.http_status
-    yield Attribute.ERROR_TYPE, facts.error_type or (OTHER_ERROR if facts.outcome is Outcome.ERRORED else None)
-    yield Attribute.RECORD_ID, facts.record_id
-    yield Attribute.REQUEST_ID, facts.request_id
-    yield Attribute.ENDPOINT, facts.endpoint
-    yield Attribute.OUTCOME, str(facts.outcome)
-    yield Attribute.TENANT, facts.tenant
-    yield Attribute.QUEUE_SECONDS, _seconds(facts.queue_ns)
-    yield Attribute.INPUT_SOURCE, facts.input_source and str(facts.input_source)
-    yield Attribute.OUTPUT_SOURCE, facts.output_source and str(facts.output_source)
-    yield from _energy(record.charge)
+class _GrpcCollector:
+    """OTLP/gRPC without TLS."""
+
+    def __init__(self, authority: str) -> None:
+        import grpc
+
+        compression = grpc.Compression.Gzip if _variable("COMPRESSION").strip().lower() == "gzip" else grpc.Compression.NoCompression
+        self._channel = grpc.insecure_channel(authority, compression=compression)
+        self._export: Any = self._channel.unary_unary(EXPORT_METHOD)  # without serializers: bytes in, bytes out
+        self._metadata, self._timeout_s = tuple(_headers().items()), _timeout_s()
+
+    def send(self, message: bytes) -> None:
+        from grpc import RpcError
+
+        try:
+            self._export(message, timeout=self._timeout_s, metadata=self._metadata)
+        except RpcError as error:
+            raise ExportError(str(error)) from error
+
+    def close(self) -> None:
+        self._channel.close()
 
 
-def _energy(charge: Charge) -> Iterator[tuple[str, Any]]:
-    yield Attribute.ENERGY_STATUS, str(charge.status)
-    if charge.energy_uj is None:
-        return
-    yield Attribute.ENERGY_METHOD, charge.method
-    yield Attribute.ENERGY_SOURCE, charge.source
-    yield Attribute.ENERGY_SETTLED, charge.settled
-    yield Attribute.ENERGY_JOULES, joules(charge.energy_uj)
-    yield Attribute.ENERGY_MICROJOULES, charge.energy_uj
-    yield Attribute.ACTIVE_JOULES, _joules(charge.active_uj)
-    yield Attribute.PREFILL_JOULES, _joules(charge.prefill_uj)
-    yield Attribute.DECODE_JOULES, _joules(charge.decode_uj)
-    yield Attribute.STEADY_JOULES, _joules(charge.steady_uj)
-    yield Attribute.STEADY_SECONDS, _seconds(charge.steady_ns)
-    yield Attribute.UNCERTAINTY_JOULES, _joules(charge.uncertainty_uj)
-    yield Attribute.BOUNDARY, charge.boundary or None
-    yield Attribute.DEVICES, charge.devices or None
-    yield Attribute.CALIBRATION_ID, charge.calibration_id
-    yield Attribute.WINDOWS, charge.windows
-    yield Attribute.CONCURRENCY, charge.concurrency_mean
-
-
-def _joules(uj: int | None) -> float | None:
-    return None if uj is None else joules(uj)
-
-
-def _seconds(ns: int | None) -> float | None:
-    return None if ns is None else seconds(ns)
-
-
-def _exporter(endpoint: str) -> "SpanExporter":
+def _collector(endpoint: str) -> Collector:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https", "grpc") or not parts.hostname:
         raise ValueError(f"--otlp: got {endpoint!r}, expected http://HOST:4318, https://HOST:4318 or grpc://HOST:4317")
     if parts.scheme == "grpc":
         try:
-            from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as otlp_grpc
+            return _GrpcCollector(parts.netloc)
         except ImportError as error:
             raise ImportError(f"--otlp {endpoint}: OTLP/gRPC is not installed: pip install 'perjoule[grpc]'") from error
-        return otlp_grpc.OTLPSpanExporter(endpoint=parts.netloc, insecure=True)
-    from opentelemetry.exporter.otlp.proto.http import trace_exporter as otlp_http
+    return _HttpCollector(urlunsplit(parts._replace(path=parts.path if parts.path.strip("/") else TRACES_PATH)))
 
-    path = parts.path if parts.path.strip("/") else TRACES_PATH
-    return otlp_http.OTLPSpanExporter(endpoint=urlunsplit(parts._replace(path=path)))
+
+def _variable(name: str) -> str:
+    """OTEL_EXPORTER_OTLP_TRACES_name, else OTEL_EXPORTER_OTLP_name, else nothing."""
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
+
+
+def _headers() -> dict[str, str]:
+    from opentelemetry.util.re import parse_env_headers
+
+    return dict(parse_env_headers(_variable("HEADERS"), liberal=True))
+
+
+def _timeout_s() -> float:
+    try:
+        return float(_variable("TIMEOUT") or TIMEOUT_S)
+    except ValueError:
+        logger.warning("OTEL_EXPORTER_OTLP_TIMEOUT: got %r, expected seconds; %g it is", _variable("TIMEOUT"), TIMEOUT_S)
+        return TIMEOUT_S

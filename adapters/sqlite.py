@@ -209,9 +209,9 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _row(record: EnergyRecord) -> tuple[Any, ...]:
     facts, charge = record.facts, record.charge
     return (facts.record_id, facts.request_id, facts.arrival_unix_ns, facts.arrival_unix_ns + facts.end_ns,
-            facts.tenant, facts.model, facts.engine, facts.endpoint, facts.outcome, facts.http_status,
-            facts.input_tokens, facts.output_tokens, charge.energy_uj, charge.active_uj, charge.status, charge.method,
-            facts.trace_id, orjson.dumps(record.as_json()).decode())
+            facts.tenant, facts.model, facts.engine, facts.endpoint, facts.outcome.value, facts.http_status,
+            facts.input_tokens, facts.output_tokens, charge.energy_uj, charge.active_uj, charge.status.value, charge.method,
+            facts.trace_id, record.as_text().decode())
 
 
 def _where(model: str | None, tenant: str | None, since_unix_ns: int | None,

@@ -18,13 +18,8 @@ class HeldOut(Calibration):
         self._blocks: list[tuple[float, float]] = []  # predicted, measured
         super().__init__(learned.key)
         self.versions = list(learned.versions)
-        self._covariance = learned.relative_covariance
+        self._covariance = learned.relative_covariance  # as it was when it learned last
         self._block, self._block_j, self._block_ns = NOTHING, 0.0, 0
-
-    @property
-    def relative_covariance(self) -> list[list[float]]:
-        """As it was when it learned last."""
-        return self._covariance
 
     @property
     def gain(self) -> float | None:

@@ -43,6 +43,7 @@ The inside is pure: it takes bytes and monotonic nanoseconds and returns values;
     heads         heads of requests and answers as they go on
     answer        one answer as the client gets it: head, framing, what is added, what is hidden
     watch         what is noted of one request while it passes
+    span          one request's OpenTelemetry span in OTLP's bytes
     websocket     messages cut out of a WebSocket's byte stream, to look at them
     realtime      what a realtime session tells: its responses, each watched as a request
 
@@ -65,8 +66,10 @@ The outside is thin: it moves bytes and decides nothing.
     presence      whether the engine is there, and what it is
     lookout       what is asked beside the traffic: the engine's batch limit, other processes on the boards
     upstream      a lean connection to the engine
-    front         aiohttp's server, with hooks on its transport
+    downstream    one client's connection: requests cut out of it, each answered in its turn
+    front         all clients: room for them, what is wrong in the API's shape, an end
     identity      who and what a request is: its ids, and what the engine is told of them
+    ids           ids that nobody can guess
     exchange      one request on its way through
     tunnel        a client and the engine joined byte for byte
     handshake     a request for a WebSocket, to the engine's consent and into a tunnel

@@ -81,6 +81,11 @@ class Answer:
             return b""
         return self._head_bytes(self._record_header())
 
+    @property
+    def passes_tokens(self) -> bool:
+        """Whether a whole event that is one more token, should one come now, goes out as a chunk of its own, unchanged."""
+        return self._framing is Framing.CHUNKED and (self._editor is None or self._editor.is_at_rest)
+
     def feed(self, body: bytes) -> bytes:
         """A piece of the engine's body."""
         if self._held is None:

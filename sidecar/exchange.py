@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from perjoule.sidecar.answer import Additions, Answer
-from perjoule.sidecar.front import Downstream, error_answer
-from perjoule.sidecar.heads import Head, first
+from perjoule.sidecar.downstream import Downstream
+from perjoule.sidecar.front import error_answer
+from perjoule.sidecar.heads import Head, chunk, first
 from perjoule.sidecar.record import Charge, Outcome, Status
+from perjoule.sidecar.sse import is_event
 from perjoule.sidecar.upstream import Connection, UpstreamError
 from perjoule.sidecar.watch import Watch
 
@@ -36,8 +38,8 @@ class Desk(Protocol):
 class Exchange:
     """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
 
-    __slots__ = ("_answer", "_asks", "_client", "_desk", "_late", "_slow_after_s", "_slow_timer", "_told", "_unseen", "_wants_settled",
-                 "_watch", "begun", "connection", "done", "failure", "over", "request")
+    __slots__ = ("_answer", "_asks", "_client", "_desk", "_late", "_ordinary", "_slow_after_s", "_slow_timer", "_told", "_unseen",
+                 "_wants_settled", "_watch", "begun", "connection", "done", "failure", "over", "request")
 
     def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, keep_alive: bool,
                  slow_after_s: float, desk: Desk) -> None:
@@ -48,6 +50,7 @@ class Exchange:
         self._asks = watch is not None and additions.shown and (additions.wait_settled or not desk.at_hand)
         self._late: list[bytes] = []  # the last words of a stream, kept back until its charge is told
         self._told: Charge | None = None
+        self._ordinary: bytes | None = None  # what tells one more token, while nothing is in the making
         self._unseen: tuple[int, bytes] | None = None  # a piece that the watch has not looked at yet
         self._slow_timer: asyncio.TimerHandle | None = None
         self.request = b""  # what is sent to the engine, until it answers: till then it might have to be sent again
@@ -72,6 +75,9 @@ class Exchange:
         if self.over:
             return
         t_ns = time.monotonic_ns()
+        if self._ordinary is not None and body.rfind(self._ordinary) >= 0 and not ended and is_event(body):
+            self._pass_token(t_ns, body)
+            return
         self._unseen = (t_ns, body)
         out = self._open(t_ns, head) if head is not None else b""
         if self._asks and (self._late or self._answer.may_tell(body)):
@@ -80,10 +86,21 @@ class Exchange:
             out += self._answer.feed(body)
         self._write(out)
         self._look()
+        self._ordinary = self._watch.ordinary if self._watch is not None and self._answer.passes_tokens and not self._late else None
         if ended:
             self._let_go()
             self._end_watch(t_ns, Outcome.COMPLETED)
             self._ask(t_ns) if self._asks else self._conclude()
+
+    def _pass_token(self, t_ns: int, event: bytes) -> None:
+        """The common case, nearly all there is in a long stream: one more token, which neither Answer nor the observer need to see."""
+        assert self._watch is not None
+        if self._client.transport is not None:
+            self._client.transport.write(chunk(event))
+        try:
+            self._watch.token(t_ns)
+        except Exception:
+            self._metering_failed()
 
     def interim(self, head: Head) -> None:
         """Upstream.Receiver: what the engine says before it answers (103 Early Hints) goes on at once (RFC 9110 section 15.2)."""

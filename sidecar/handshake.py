@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from perjoule.sidecar.downstream import Downstream
 from perjoule.sidecar.endpoints import Endpoint
 from perjoule.sidecar.exchange import Exchange
-from perjoule.sidecar.front import Downstream
 from perjoule.sidecar.heads import Head, Headers, switching_head
 from perjoule.sidecar.identity import another
 from perjoule.sidecar.payload import text_of

@@ -9,10 +9,24 @@ from enum import Enum
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+
+class Fields(list[tuple[bytes, bytes]]):
+    """Header fields in their order, and for who looks for one, `named`: the values by lower-case name."""
+
+    __slots__ = ("named",)
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        super().__init__(fields)
+        self.named: dict[bytes, list[bytes]] = {}
+        for name, value in self:
+            self.named.setdefault(name.lower(), []).append(value)
+
+
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
                         b"trailer", b"transfer-encoding", b"upgrade"})
 ALWAYS = frozenset({b"host"})  # what nobody may take from a request by nominating it: it would be malformed
 NOTHING: frozenset[bytes] = frozenset()
+SERVED = ((1, 1), (1, 0))
 
 
 class Framing(Enum):
@@ -37,32 +51,38 @@ class Head:
     bodyless: bool = False
 
 
-def fault(method: str, version: tuple[int, int], coding: str | None, expectation: str | None) -> tuple[int, str] | None:
+def fault(method: str, version: tuple[int, int], coding: bytes | None, expectation: bytes | None) -> tuple[int, str] | None:
     """Why a request that parsed cannot go on: a status and a text, None if it can. `coding` is its Transfer-Encoding, `expectation` its
     Expect.
 
     Framing that an older or a laxer parser may read differently (RFC 9112 section 6.1), a coding that would be lost with its hop,
     an expectation that nobody would meet (RFC 9110 section 10.1.1), a tunnel to anywhere (section 9.3.6).
     """
-    if version < (1, 0):
-        return 505, "got HTTP/0.9, expected HTTP/1.1 or HTTP/1.0"
+    if version not in SERVED:
+        return 505, "got HTTP/{}.{}, expected HTTP/1.1 or HTTP/1.0".format(*version)
     if method == "CONNECT":
         return 501, "CONNECT is not served: requests go to one engine and nowhere else"
-    if coding is not None and (version < (1, 1) or coding.lower() != "chunked"):
-        return 400, f"Transfer-Encoding: got {coding!r} in HTTP/{version[0]}.{version[1]}, expected 'chunked' in HTTP/1.1"
-    if expectation is not None and version >= (1, 1) and expectation.lower() != "100-continue":
-        return 417, f"Expect: got {expectation!r}, expected '100-continue'"
+    if coding is not None and (version < (1, 1) or coding.lower() != b"chunked"):
+        return 400, f"Transfer-Encoding: got {coding.decode('latin-1')!r} in HTTP/{version[0]}.{version[1]}, expected 'chunked' in HTTP/1.1"
+    if expectation is not None and version >= (1, 1) and expectation.lower() != b"100-continue":
+        return 417, f"Expect: got {expectation.decode('latin-1')!r}, expected '100-continue'"
     return None
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:
     """The value of the first field of that (lower-case) name."""
-    return next((value for key, value in headers if key.lower() == name), None)
+    return values[0] if (values := _all(headers, name)) else None
 
 
 def tokens(headers: Headers, name: bytes) -> set[bytes]:
     """The comma-separated, case-insensitive members of every field of that name."""
-    return {part.strip().lower() for key, value in headers if key.lower() == name for part in value.split(b",") if part.strip()}
+    return {part.strip().lower() for value in _all(headers, name) for part in value.split(b",") if part.strip()}
+
+
+def _all(headers: Headers, name: bytes) -> Sequence[bytes]:
+    if isinstance(headers, Fields):
+        return headers.named.get(name, ())
+    return [value for key, value in headers if key.lower() == name]
 
 
 def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> list[tuple[bytes, bytes]]:

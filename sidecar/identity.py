@@ -1,8 +1,8 @@
 """Who and what a request is, before it is sent on: its ids, and what the engine is told of them."""
 
-import uuid
 from dataclasses import replace
 
+from perjoule.sidecar import ids
 from perjoule.sidecar.heads import Headers, first
 from perjoule.sidecar.pools import as_rank
 from perjoule.sidecar.trace_context import TraceContext, parse_traceparent
@@ -15,7 +15,7 @@ SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 def identify(headers: Headers, tenant: str | None, drop: set[bytes], add: list[tuple[bytes, bytes]], *, tracing: bool) -> Identity:
     """Ids of a request. The engine is told X-Request-Id, so that its logs and spans join ours, and traceparent: `drop` and `add` are
     what differs in the fields that it gets."""
-    record_id = uuid.uuid4().hex
+    record_id = ids.record_id()
     given = first(headers, b"x-request-id")
     if given is None:
         request_id = record_id
@@ -27,8 +27,8 @@ def identify(headers: Headers, tenant: str | None, drop: set[bytes], add: list[t
     rank = as_rank((first(headers, RANK) or b"").decode("latin-1"))
     if not tracing:
         return Identity(record_id, request_id, tenant, context.trace_id if context is not None else None, None, parent_id, rank)
-    context = context or TraceContext(uuid.uuid4().hex, None, flags=1)
-    span_id = uuid.uuid4().hex[:16]
+    context = context or TraceContext(ids.trace_id(), None, flags=1)
+    span_id = ids.span_id()
     drop.add(b"traceparent")
     add.append((b"traceparent", context.child(span_id).encode()))
     return Identity(record_id, request_id, tenant, context.trace_id, span_id, parent_id, rank)
@@ -36,4 +36,4 @@ def identify(headers: Headers, tenant: str | None, drop: set[bytes], add: list[t
 
 def another(identity: Identity) -> Identity:
     """Of another response to the same request, as a session has many: what was said at its beginning holds for all of them."""
-    return replace(identity, record_id=uuid.uuid4().hex, span_id=identity.span_id and uuid.uuid4().hex[:16])
+    return replace(identity, record_id=ids.record_id(), span_id=identity.span_id and ids.span_id())

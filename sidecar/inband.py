@@ -44,6 +44,11 @@ class StreamEditor:
         self._seen = text[-_LONGEST_TELLING:]
         return _TELLING.search(text) is not None
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether a whole event that is one more token, should one come now, passes as it is, and nothing has to remember it."""
+        return (self._usage is None or self._usage.is_at_rest) and (self._comment is None or self._comment.is_at_rest)
+
     def feed(self, data: bytes) -> bytes:
         """What the client gets now."""
         if self._usage is not None:
@@ -70,6 +75,10 @@ class _Comment:
         self._text: Callable[[], bytes] | None = text
         self._before = b""  # what the client got last
         self._held = b""
+
+    @property
+    def is_at_rest(self) -> bool:
+        return not self._held and self._before.endswith(b"\n\n")
 
     def feed(self, data: bytes) -> bytes:
         if self._text is None:
@@ -119,6 +128,10 @@ class _UsageFrame:
         self._hides, self._energy = hides, energy
         self._cutter = EventCutter()
         self._waiting: list[bytes] = []
+
+    @property
+    def is_at_rest(self) -> bool:
+        return not self._waiting and self._cutter.is_empty
 
     def feed(self, data: bytes) -> bytes:
         cutter = self._cutter

@@ -112,6 +112,11 @@ class StreamObserver(_Observer):
         self._marker: bytes | None = None
         self._shown: dict[int, int] = {}  # cumulative tokens of each choice
 
+    @property
+    def ordinary(self) -> bytes | None:
+        """The bytes by which a whole event, should one come now, is known to be one more token and nothing else; None if by none."""
+        return self._marker if self._inflate is None and self._cutter.is_empty else None
+
     def feed(self, data: bytes) -> int:
         """Look at the next piece of the stream; how many new output tokens it shows."""
         marker = self._marker

@@ -9,7 +9,8 @@ from perjoule.sidecar.ports import RecordSink
 from perjoule.sidecar.record import EnergyRecord
 
 BATCH = 512
-GATHER_S = 0.025
+GATHER_S = 0.25  # records that come within this go together: one commit, one export
+GATHER_AWAITED_S = 0.025  # where somebody waits for them to be stored
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
 
@@ -33,6 +34,7 @@ class Outbox:
         self._sink = sink
         self._capacity = capacity
         self._on_stored = on_stored
+        self._gather_s = GATHER_S if on_stored is None else GATHER_AWAITED_S
         self._waiting: deque[EnergyRecord] = deque()
         self._batch: list[EnergyRecord] = []
         self._counting = threading.Lock()
@@ -82,7 +84,7 @@ class Outbox:
             if not self._closing.is_set():
                 self._wake.wait()
                 self._wake.clear()
-                self._closing.wait(GATHER_S)  # one commit for many records
+                self._closing.wait(self._gather_s)
             self._store()
         try:
             self._sink.close()

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
-from aiohttp import web
 
 from perjoule.sidecar import heads
 from perjoule.sidecar.answer import Additions
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.doors import RECORDS, Doors, Entry, Refusal
+from perjoule.sidecar.downstream import Downstream, Request
 from perjoule.sidecar.endpoints import Endpoint, endpoint_of, socket_endpoint_of
 from perjoule.sidecar.exchange import Desk, Exchange
-from perjoule.sidecar.front import Downstream, Relayed, error_answer, json_answer
+from perjoule.sidecar.front import error_answer, json_answer
 from perjoule.sidecar.handshake import FIELDS, Handshake, Session
 from perjoule.sidecar.identity import identify
 from perjoule.sidecar.observer import readable_encodings
@@ -51,39 +51,37 @@ class Relay:
     draining: bool = False
     active: int = field(default=0, init=False)
 
-    async def handle(self, request: web.BaseRequest) -> Any:
-        """One request of one client, to the end of its answer."""
+    async def handle(self, request: Request) -> bool:
+        """One request of one client, to the end of its answer. Whether the client's connection may serve another one."""
         self.active += 1
         try:
             return await self._handle(request)
         finally:
             self.active -= 1
 
-    async def _handle(self, request: web.BaseRequest) -> Relayed:
+    async def _handle(self, request: Request) -> bool:
         t_ns, unix_ns = time.monotonic_ns(), time.time_ns()
-        client = request.protocol
-        assert isinstance(client, Downstream)
-        method, target, headers = request.method, origin_form(request.raw_path), request.raw_headers
+        client, method, target, headers = request.client, request.method, origin_form(request.target), request.headers
         path = path_of(target)
         keep_alive = request.keep_alive and not self.draining
-        fault = heads.fault(method, request.version, request.headers.get("Transfer-Encoding"), request.headers.get("Expect"))
+        fault = heads.fault(method, request.version, heads.first(headers, b"transfer-encoding"), heads.first(headers, b"expect"))
         if fault is not None:
             return self._refuse(client, *fault)
-        upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body_exists and asks(method, headers)
+        upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body.exists and asks(method, headers)
         endpoint = (socket_endpoint_of if upgrades else endpoint_of)(method, target if path is None else path)
         entry = self.doors.enter(method, path, headers)
         if endpoint is not None and isinstance(entry, Entry) and entry.limited is not None:
             entry = await self.desk.admit(entry.limited, t_ns) or entry
         if isinstance(entry, Refusal):
-            return self._refuse(client, entry.status, entry.text, entry.kind, entry.fields, keep_alive and request.content.is_eof())
+            return self._refuse(client, entry.status, entry.text, entry.kind, entry.fields, keep_alive and request.body.whole)
         if method == "GET" and path is not None and path.startswith(RECORDS):
             return await self._answer_record(client, path.removeprefix(RECORDS), entry, keep_alive)
         if upgrades:
             return await self._upgrade(client, target, headers, entry, endpoint, keep_alive)
         try:
-            body = await self._read(request, client)
-        except ConnectionError:  # the client left in the middle of its request, or aiohttp refuses the rest of it: nothing has begun
-            return Relayed(keep_alive=True)
+            body = await self._read(request)
+        except ConnectionError:  # the client left in the middle of its request, or the rest of it is malformed: nothing has begun
+            return True
         except TimeoutError:
             return self._refuse(client, 408, f"the request's body came too slowly (--slow-sender-s {self.config.slow_sender_s:g})")
         if body is None:
@@ -100,16 +98,16 @@ class Relay:
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
-            elif (accepted := request.headers.get("Accept-Encoding")) is not None:
+            elif (accepted := heads.first(headers, b"accept-encoding")) is not None:
                 drop.add(b"accept-encoding")
-                add.append((b"Accept-Encoding", readable_encodings(accepted.encode("utf-8", "surrogateescape"))))
+                add.append((b"Accept-Encoding", readable_encodings(accepted)))
             if additions.shown:  # if a sidecar is behind this one, it is not to say another number
                 drop.add(INCLUDE)
                 add.append((Header.INCLUDE.encode(), b"none"))
             watch = Watch(self.desk, endpoint, asked, identity, self.engine, t_ns, unix_ns)
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
                             slow_after_s=self.config.slow_reader_s, desk=self.desk)
-        head = heads.request_head(method, self.upstream.prefix + _as_bytes(target), headers, len(body), drop=frozenset(drop), add=add)
+        head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=frozenset(drop), add=add)
         exchange.request = head + body
         del body  # a long prompt is not held for as long as its answer takes
         try:
@@ -117,10 +115,10 @@ class Relay:
         except BaseException as error:
             exchange.fail("shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error")
             raise
-        return Relayed(keep_alive=exchange.keep_alive)
+        return exchange.keep_alive
 
     async def _upgrade(self, client: Downstream, target: str, headers: heads.Headers, entry: Entry, endpoint: Endpoint | None,
-                       keep_alive: bool) -> Relayed:
+                       keep_alive: bool) -> bool:
         """A request for a WebSocket, to the end of the answer that refuses it, or to the end of both connections."""
         drop: set[bytes] = {INCLUDE, *entry.drop}
         add: list[tuple[bytes, bytes]] = [*entry.add, *FIELDS]
@@ -131,8 +129,8 @@ class Relay:
         exchange = Exchange(client, None, Additions(), http11=True, keep_alive=keep_alive, slow_after_s=self.config.slow_reader_s,
                             desk=self.desk)
         handshake = Handshake(client, headers, exchange, session, self.config.slow_reader_s, self.desk.failed)
-        exchange.request = heads.request_head("GET", self.upstream.prefix + _as_bytes(target), headers, 0, drop=frozenset(drop), add=add)
-        return Relayed(keep_alive=await handshake.run(lambda switch: self._run(exchange, is_head=False, switch=switch)))
+        exchange.request = heads.request_head("GET", self.upstream.prefix + target.encode(), headers, 0, drop=frozenset(drop), add=add)
+        return await handshake.run(lambda switch: self._run(exchange, is_head=False, switch=switch))
 
     async def _run(self, exchange: Exchange, *, is_head: bool, switch: Switch | None = None) -> None:
         """Send it and wait for the engine's side to be over. A warm connection that had gone stale is tried once more, fresh."""
@@ -156,19 +154,20 @@ class Relay:
                 return
             exchange.again()
 
-    async def _read(self, request: web.BaseRequest, client: Downstream) -> bytes | None:
+    async def _read(self, request: Request) -> bytes | None:
         """The whole request body; None if it is larger than is allowed."""
-        if not request.body_exists:
-            return b""
-        limit = self.config.max_body_mb * 1_000_000
-        if (request.content_length or 0) > limit:
+        body, limit = request.body, self.config.max_body_mb * 1_000_000
+        if (body.length or 0) > limit:
             return None
-        if request.version >= (1, 1) and "Expect" in request.headers and client.transport is not None:
-            client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if body.whole:
+            data = body.taken()
+            return data if len(data) <= limit else None
+        expects = request.version >= (1, 1) and heads.first(request.headers, b"expect") is not None
+        if expects and request.client.transport is not None:
+            request.client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         pieces, size = [], 0
-        has_come = request.content.is_eof()
-        async with asyncio.timeout(None if has_come else self.config.slow_sender_s) as patience:
-            while piece := await request.content.readany():
+        async with asyncio.timeout(self.config.slow_sender_s) as patience:
+            while piece := await body.some():
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
@@ -191,7 +190,7 @@ class Relay:
     def _hides(self, asked: Asked) -> bool:
         return self.config.ask_usage and asked.can_ask and self.engine in EXACT_ENGINES
 
-    async def _answer_record(self, client: Downstream, record_id: str, entry: Entry, keep_alive: bool) -> Relayed:
+    async def _answer_record(self, client: Downstream, record_id: str, entry: Entry, keep_alive: bool) -> bool:
         """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled.
         Who has a key gets the records of that key only."""
         try:
@@ -205,16 +204,11 @@ class Relay:
             answer = json_answer(200, orjson.dumps(found), keep_alive=keep_alive)
         if client.transport is not None:
             client.transport.write(answer)
-        return Relayed(keep_alive=keep_alive)
+        return keep_alive
 
     @staticmethod
     def _refuse(client: Downstream, status: int, text: str, kind: str = "", fields: Iterable[tuple[str, str]] = (),
-                keep_alive: bool = False) -> Relayed:
+                keep_alive: bool = False) -> bool:
         if client.transport is not None:
             client.transport.write(error_answer(status, text, kind, fields, keep_alive=keep_alive))
-        return Relayed(keep_alive=keep_alive)
-
-
-def _as_bytes(target: str) -> bytes:
-    """The target as the bytes that it came in."""
-    return target.encode("latin-1" if target.isascii() else "utf-8", "surrogateescape")
+        return keep_alive

@@ -10,6 +10,11 @@ _LF, _CR = 0x0A, 0x0D
 _BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?+)")
 
 
+def is_event(data: bytes) -> bool:
+    """Whether `data` is exactly one event, if it begins one; its lines end with LF."""
+    return 1 < data.find(b"\n\n", data.find(_LF)) + 2 == len(data) and _CR not in data  # an integer is the fastest thing to look for
+
+
 class EventCutter:
     """Cuts a stream into whole events however it was chunked, in time linear in its length.
 
@@ -26,8 +31,12 @@ class EventCutter:
 
     def is_whole(self, data: bytes) -> bool:
         """Whether `data` is exactly one event and nothing waits before it, which is how engines write."""
-        end = data.find(b"\n\n", data.find(_LF)) + 2  # an integer is the fastest thing to look for
-        return 1 < end == len(data) <= self._limit and not self._tail and _CR not in data
+        return not self._tail and is_event(data) and len(data) <= self._limit
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits: what comes next begins an event."""
+        return not self._tail
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are complete now, each with its blank line; a CR at the very end waits for a possible LF."""
@@ -67,5 +76,5 @@ class EventCutter:
 
 def data_of(event: bytes) -> bytes:
     """The value of an event's `data` fields, joined with LF; empty for a comment."""
-    return b"\n".join(line[5:].removeprefix(b":").removeprefix(b" ") for line in event.splitlines()
+    return b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines()
                       if line.startswith(b"data:") or line == b"data")

@@ -4,11 +4,9 @@ import asyncio
 import socket
 import time
 
-from aiohttp import web
-
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.doors import Doors
-from perjoule.sidecar.front import make_front
+from perjoule.sidecar.front import Front
 from perjoule.sidecar.relay import AnyDesk, Relay
 from perjoule.sidecar.sockets import Listener, limit_silence, listening_socket, url_of
 from perjoule.sidecar.upstream import Upstream
@@ -23,7 +21,7 @@ class Traffic:
     def __init__(self, config: Config, doors: Doors, desk: AnyDesk, *, tracing: bool, engine: str) -> None:
         self.relay = Relay(config, Upstream(config.upstream, config.connect_timeout_s, config.upstream_tls()), desk, doors, tracing=tracing,
                            engine=engine)
-        self._front: web.ServerRunner | None = None
+        self._front: Front | None = None
         self._listener: Listener | None = None
 
     @property
@@ -34,14 +32,11 @@ class Traffic:
     async def open(self, listening: socket.socket | None = None) -> str:
         """Take clients, at this socket or at `--listen`; answers the URL. Raises OSError if the port cannot be had."""
         config = self.relay.config
-        front = make_front(self.relay.handle, slow_sender_s=config.slow_sender_s, max_connections=config.max_connections)
-        self._front = web.ServerRunner(front, shutdown_timeout=LAST_ANSWERS_S)
-        await self._front.setup()
-        assert self._front.server is not None
+        self._front = Front(self.relay.handle, slow_sender_s=config.slow_sender_s, max_connections=config.max_connections)
         self._listener = Listener(listening or listening_socket(config.address("listen"), mode=int(config.socket_mode, 8)))
         limit_silence(self._listener.listening, config.slow_reader_s)
         tls = config.front_tls()
-        await self._listener.serve(self._front.server, tls)
+        await self._listener.serve(self._front, tls)
         return url_of(self._listener.listening, tls=tls is not None)
 
     def know_engine(self, name: str) -> None:
@@ -52,9 +47,9 @@ class Traffic:
         """Go by these from the next request on, and by their certificates from the next connection on."""
         self.relay.config, self.relay.doors = config, doors
         self.relay.upstream.tls = config.upstream_tls()
-        if self._listener is not None and self._front is not None and self._front.server is not None:
+        if self._listener is not None and self._front is not None:
             limit_silence(self._listener.listening, config.slow_reader_s)
-            await self._listener.serve(self._front.server, config.front_tls())
+            await self._listener.serve(self._front, config.front_tls())
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """No new connections, and running requests to their end, for `--drain-s` or until `at_once`."""
@@ -68,7 +63,7 @@ class Traffic:
         """Cut what still runs."""
         self._stop_listening()
         if self._front is not None:
-            await self._front.cleanup()
+            await self._front.close(LAST_ANSWERS_S)
         self.relay.upstream.close()
 
     def _stop_listening(self) -> None:

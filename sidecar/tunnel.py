@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from perjoule.sidecar.front import Downstream, reset
+from perjoule.sidecar.downstream import Downstream, reset
 from perjoule.sidecar.realtime import Realtime
 from perjoule.sidecar.record import Outcome
 from perjoule.sidecar.upstream import Connection

@@ -91,6 +91,20 @@ class Watch:
             self._tokens += new
             self._metering.tokens(self.identity.record_id, t_ns, new)
 
+    @property
+    def ordinary(self) -> bytes | None:
+        """The bytes by which a whole event, should one come now, is known to be one more token; None if by none."""
+        observer = self._observer
+        return observer.ordinary if isinstance(observer, StreamObserver) and self._first_token_ns is not None else None
+
+    def token(self, t_ns: int) -> None:
+        """One more token: what `body` would find in an event with those bytes."""
+        self._last_token_ns = t_ns
+        self._tokens += 1
+        assert self._observer is not None
+        self._observer.output_frames += 1
+        self._metering.tokens(self.identity.record_id, t_ns, 1)
+
     def end(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> None:
         """It is over; only the first end counts."""
         if self._end_ns is not None:

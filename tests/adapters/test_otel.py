@@ -212,7 +212,7 @@ def test_another_kind_of_endpoint_is_refused(endpoint):
 
 def test_without_the_grpc_package_the_error_says_what_to_install():
     """Where OTLP/gRPC cannot be imported, the ImportError names the extra."""
-    code = ("import sys; sys.modules['opentelemetry.exporter.otlp.proto.grpc'] = None\n"
+    code = ("import sys; sys.modules['grpc'] = None\n"
             "from perjoule.adapters.otel import OtelSpans\n"
             "OtelSpans('grpc://127.0.0.1:4317')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from perjoule.sidecar.front import FIELD_LIMIT, FIELDS_LIMIT
+from perjoule.sidecar.downstream import FIELD_LIMIT, FIELDS_LIMIT
 from perjoule.sidecar.upstream import HEAD_LIMIT
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, chunked, scripted

@@ -1,4 +1,4 @@
-"""aiohttp's server as the front: errors of our own in the API's shape, answers that were written already, resets that are resets."""
+"""The front: errors of our own in the API's shape, answers that were written already, resets that are resets."""
 
 import asyncio
 import json
@@ -7,22 +7,21 @@ import sys
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from aiohttp import web
 
-from perjoule.sidecar.front import Relayed, error_answer, error_body, json_answer, make_front
+from perjoule.sidecar.front import Front, error_answer, error_body, json_answer
 from tests.fakes.sidecar import body_of
 
 
 @asynccontextmanager
 async def listening(handler, **settings):
     """A front on a port of its own; yields its address."""
-    front = web.ServerRunner(make_front(handler, **settings), shutdown_timeout=1)
-    await front.setup()
-    await web.TCPSite(front, "127.0.0.1", 0).start()
+    front = Front(handler, **settings)
+    server = await asyncio.get_running_loop().create_server(front, "127.0.0.1", 0)
     try:
-        yield front.addresses[0]
+        yield server.sockets[0].getsockname()
     finally:
-        await front.cleanup()
+        server.close()
+        await front.close(1)
 
 
 async def exchange(handler, request):
@@ -57,14 +56,14 @@ def test_an_error_answer_is_whole(keep_alive):
 
 @pytest.mark.parametrize("keep_alive", [True, False])
 async def test_an_answer_that_was_written_already_is_not_written_again(keep_alive):
-    """aiohttp adds nothing, and serves the next request only where the answer allows it."""
+    """Nothing is added, and the next request is served the next request only where the answer allows it."""
     seen = []
 
     async def handler(request):
-        seen.append(request.raw_path)
+        seen.append(request.target)
         last = len(seen) == 2
-        request.protocol.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % len(seen))
-        return Relayed(keep_alive=keep_alive and not last)
+        request.client.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % len(seen))
+        return keep_alive and not last
 
     raw = await exchange(handler, GET + GET)
     assert raw == b"".join(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % i for i in ((1, 2) if keep_alive else (1,)))
@@ -87,9 +86,9 @@ async def test_compressed_request_bodies_are_not_unpacked():
     got = []
 
     async def handler(request):
-        got.append(await request.read())
-        request.protocol.transport.write(error_answer(400, "", keep_alive=False))
-        return Relayed(keep_alive=False)
+        got.append(request.body.taken())
+        request.client.transport.write(error_answer(400, "", keep_alive=False))
+        return False
 
     await exchange(handler, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x00")
     assert got == [b"\x1f\x8b\x00"]
@@ -98,10 +97,10 @@ async def test_compressed_request_bodies_are_not_unpacked():
 async def test_a_reset_is_not_an_end_of_file():
     """For a client to whom the end of the connection is the end of the body."""
     async def handler(request):
-        request.protocol.transport.write(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+        request.client.transport.write(b"HTTP/1.0 200 OK\r\n\r\nhalf")
         await asyncio.sleep(0.1)
-        request.protocol.reset()
-        return Relayed(keep_alive=False)
+        request.client.reset()
+        return False
 
     with pytest.raises(ConnectionResetError):
         await exchange(handler, b"GET / HTTP/1.0\r\n\r\n")
@@ -109,8 +108,8 @@ async def test_a_reset_is_not_an_end_of_file():
 
 async def echo(request):
     """Answers the request's path."""
-    request.protocol.transport.write(json_answer(200, request.raw_path.encode(), keep_alive=request.keep_alive))
-    return Relayed(keep_alive=request.keep_alive)
+    request.client.transport.write(json_answer(200, request.target.encode(), keep_alive=request.keep_alive))
+    return request.keep_alive
 
 
 async def test_t43_a_head_that_trickles_is_cut_off():
@@ -146,7 +145,8 @@ async def test_t43_a_second_head_that_trickles_is_cut_off():
 async def test_t43_a_body_in_pieces_is_no_head():
     """Who has sent one, and rests, is not cut off."""
     async def handler(request):
-        await request.read()
+        while await request.body.some():
+            pass
         return await echo(request)
 
     async with listening(handler, slow_sender_s=1) as address:

@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from perjoule.sidecar.front import reset
+from perjoule.sidecar.downstream import reset
 from perjoule.sidecar.record import Outcome, Status, TokenSource
 from perjoule.sidecar.websocket import accept_of
 from tests.fakes.realtime import PROMPT_TOKENS, speaking
@@ -70,7 +70,6 @@ ORDINARY = {
     "without a key": hello().replace(b"Sec-WebSocket-Key", b"X-Key"),
     "h2c": hello(upgrade="h2c"),
     "two protocols": hello(upgrade="websocket, h2c"),
-    "a protocol of no name": hello(upgrade="websocket,"),
     "with a body": hello("/ws", "Content-Length: 2") + b"{}",
 }
 

@@ -23,9 +23,10 @@ def test_nobody_nominates_the_host_away():
 
 
 @pytest.mark.parametrize(("method", "version", "coding", "expectation", "status"), [
-    ("GET", (0, 9), None, None, 505), ("CONNECT", (1, 1), None, None, 501), ("POST", (1, 0), "chunked", None, 400),
-    ("POST", (1, 1), "gzip, chunked", None, 400), ("POST", (1, 1), "", None, 400), ("POST", (1, 1), None, "more", 417),
-    ("POST", (1, 1), "Chunked", "100-Continue", None), ("POST", (1, 0), None, "more", None), ("GET", (1, 0), None, None, None),
+    ("GET", (0, 9), None, None, 505), ("CONNECT", (1, 1), None, None, 501), ("GET", (2, 0), None, None, 505),
+    ("POST", (1, 0), b"chunked", None, 400), ("POST", (1, 1), b"gzip, chunked", None, 400), ("POST", (1, 1), b"", None, 400),
+    ("POST", (1, 1), None, b"more", 417), ("POST", (1, 1), b"Chunked", b"100-Continue", None), ("POST", (1, 0), None, b"more", None),
+    ("GET", (1, 0), None, None, None),
 ])
 def test_what_cannot_go_on_says_why(method, version, coding, expectation, status):
     """A status and a text for what parsers differ in and for what nobody would do; None for the rest. HTTP/1.0 expects nothing."""

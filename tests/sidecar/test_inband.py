@@ -157,7 +157,16 @@ def finish(fingerprint=b""):
     return b'data: {"choices":[{"finish_reason":"stop"}]' + fingerprint + b"}\n\n"
 
 
+def test_beyond_an_endless_event_nothing_is_edited():
+    """Where an event is too long to be held, the rest passes as it comes, whatever the pieces."""
+    rest = b"data: " + b"x" * (1 << 20) + b"\n\n" + finish() + USAGE_FRAME + DONE
+    for size in (1 << 16, 100_000, 1 << 20, 1 << 21):
+        sizes = [size] * (len(rest) // size)
+        assert edit(editor(hide=True, energy=True), finish() + USAGE_FRAME + rest, sizes) == RESTORED + rest
+
+
 USAGE_FRAME = b'data: {"choices":[],"usage":{"prompt_tokens":1},"system_fingerprint":"f"}\n\n'
+RESTORED = finish(b',"system_fingerprint":"f"')
 ERROR = b'data: {"error":{"type":"x"}}\n\n'
 
 

@@ -258,12 +258,18 @@ async def test_an_engine_that_is_not_there_is_a_502_in_openai_s_shape():
 
 
 async def test_framing_of_requests_does_not_matter():
-    """A chunked request with Expect arrives at the engine whole, with a length."""
-    request = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
-               b"Connection: close\r\n\r\n" + chunked(CHAT[:10], CHAT[10:]))
+    """A chunked request with Expect arrives at the engine whole, with a length; who waits for 100 Continue gets it, who does not, not."""
+    head = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n"
+            b"Connection: close\r\n\r\n")
+    body = chunked(CHAT[:10], CHAT[10:])
     async with scripted([answer(WHOLE)]) as engine, sidecar(engine.url) as front:
-        raw = await front.send(request)
-        assert raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        assert (await front.send(head + body)).startswith(b"HTTP/1.1 200 OK\r\n")
+        reader, writer = await front.connect()
+        writer.write(head)
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200 OK\r\n")
+        writer.close()
         assert f"Content-Length: {len(CHAT)}".encode() in engine.requests[0]
         assert engine.requests[0].endswith(CHAT)
 

@@ -83,7 +83,7 @@ def test_cutting_is_linear():
 
 
 @pytest.mark.parametrize(("event", "data"), [
-    (b"data: a\n\n", b"a"), (b"data:a\n\n", b"a"), (b"data:  a\n\n", b" a"), (b"data\n\n", b""),
+    (b"data: a\n\n", b"a"), (b"data:a\n\n", b"a"), (b"data::a\n\n", b":a"), (b"data:  a\n\n", b" a"), (b"data\n\n", b""),
     (b"data: a\ndata: b\n\n", b"a\nb"), (b"id: 1\r\ndata: a\r\n\r\n", b"a"), (b": data: a\n\n", b""),
     (b"database: a\n\n", b""), (b"data: \xe2\x80\xa8\n\n", b"\xe2\x80\xa8"),
 ])

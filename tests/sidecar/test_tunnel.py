@@ -9,7 +9,7 @@ import ssl
 import aiohttp
 import pytest
 
-from perjoule.sidecar.front import reset
+from perjoule.sidecar.downstream import reset
 from perjoule.sidecar.record import Outcome
 from tests.fakes.certificates import make_certificates
 from tests.fakes.realtime import speaking
@@ -144,7 +144,7 @@ async def test_who_takes_a_little_is_not_cut_off(tmp_path):
             await loop.sock_connect(client, f"{tmp_path}/s")
             await loop.sock_sendall(client, hello())
             _, e_out = await engine.ends.get()
-            (server,) = front.service.traffic._front.server.connections
+            (server,) = front.service.traffic._front.clients
             server.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that little frees little
             e_out.write(b"a" * size)
             taken = 0

@@ -2,12 +2,12 @@
 
 import pytest
 
-from perjoule.sidecar.endpoints import endpoint_of
 from perjoule.sidecar.desk import Desk
+from perjoule.sidecar.endpoints import endpoint_of
 from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.record import Outcome, TokenSource
 from perjoule.sidecar.requests import read_request
-from perjoule.sidecar.recent import Recent
 from perjoule.sidecar.watch import Identity, Watch
 
 MS = 1_000_000
@@ -23,7 +23,8 @@ def watch(body=STREAM, meter=None):
     """A watch that has begun; its `settled` are the records that it brings about."""
     endpoint = endpoint_of("POST", "/v1/chat/completions")
     settled = []
-    it = Watched(Desk(meter or Meter(), Recent(durable=True), settled.append, None), endpoint, read_request(endpoint, body), Identity("r", "mine", tenant="t"), "vllm", 100 * MS, 10**18)
+    desk = Desk(meter or Meter(), Recent(durable=True), settled.append, None)
+    it = Watched(desk, endpoint, read_request(endpoint, body), Identity("r", "mine", tenant="t"), "vllm", 100 * MS, 10**18)
     it.settled = settled
     it.begin(110 * MS)
     return it

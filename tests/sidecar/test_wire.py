@@ -14,7 +14,8 @@ FACTS = RequestFacts("r", "mine", 10**18, 5, Outcome.CANCELLED, "chat", "vllm", 
                      output_source=TokenSource.FRAMES)
 CHARGE = Charge(Status.MEASURED, "step-model", "nvml", True, "gpu-board", ("GPU-a", "GPU-b"), 5, None, windows=2, concurrency_mean=1.5)
 SAID = [message(Kind.BEGUN, 1, 2**62, None, Asked(model="m", streamed=True), FACTS), frames(array("q", [1, 2**62, 1, 7, -5, 40])),
-        message(Kind.TOLD, "r", CHARGE), message(Kind.FAILED), message(Kind.ADMITTED, 3, Refusal(429, "k", "wait", (("Retry-After", "5"),)))]
+        message(Kind.TOLD, "r", CHARGE), message(Kind.FAILED),
+        message(Kind.ADMITTED, 3, Refusal(429, "k", "wait", (("Retry-After", "5"),)))]
 
 
 @given(st.lists(st.integers(1, 60), max_size=60))
