@@ -131,7 +131,7 @@ class _UsageFrame:
 
     @property
     def is_at_rest(self) -> bool:
-        return not self._waiting and self._cutter.is_empty
+        return self._energy is None and not self._waiting and self._cutter.is_empty  # what asks for energy is read, whatever its bytes
 
     def feed(self, data: bytes) -> bytes:
         cutter = self._cutter
@@ -148,7 +148,7 @@ class _UsageFrame:
         return self._released() + self._cutter.rest()
 
     def _edited(self, event: bytes) -> bytes:
-        if event.rfind(b'"finish_reason":null') >= 0:
+        if event.rfind(b'"finish_reason":null') >= 0 or event.rfind(b'"finish_reason": null') >= 0:
             return self._released() + event if self._waiting else event
         data = data_of(event)
         if self._waiting and not data:

@@ -8,10 +8,12 @@ from typing import Any
 
 from perjoule.sidecar.doors import Refusal
 from perjoule.sidecar.record import Charge, Outcome, RequestFacts
+from perjoule.sidecar.units import NS_PER_MS
 from perjoule.sidecar.watch import Watch
 from perjoule.sidecar.wire import Kind, charge_of, frames, message, refusal_of
 
 FLUSH_S = 0.005  # what is told waits no longer than this; the meter waits a little longer before it counts it
+MOMENT_NS = NS_PER_MS  # shorter than an engine's step: what is told as one came of one
 ANSWER_LIMIT_S = 2.0  # a meter that has not answered by then is in trouble, and the client gets its answer without
 
 
@@ -24,6 +26,7 @@ class RemoteDesk:
         self._send = send
         self._out = bytearray()
         self._frames = array("q")
+        self._places: dict[int, int] = {}  # where in it the latest of a request is
         self._flush: asyncio.TimerHandle | None = None
         self._count = count(1)
         self._numbers: dict[str, int] = {}  # of the requests that run
@@ -50,8 +53,14 @@ class RemoteDesk:
         self._say(Kind.PROMPT, self._numbers[record_id], tokens, cached)
 
     def tokens(self, record_id: str, t_ns: int, count: int) -> None:
-        """Frames with output have become visible."""
-        self._frames.extend((self._numbers[record_id], t_ns, count))
+        """Frames with output have become visible. Those of one request within a moment are told as one."""
+        number, frames = self._numbers[record_id], self._frames
+        place = self._places.get(number)
+        if place is not None and t_ns - frames[place + 1] < MOMENT_NS:
+            frames[place + 2] += count
+            return
+        self._places[number] = len(frames)
+        frames.extend((number, t_ns, count))
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
@@ -121,6 +130,7 @@ class RemoteDesk:
         if self._frames:
             self._out += frames(self._frames)
             self._frames = array("q")
+            self._places.clear()
 
     def _tell(self, record_id: str, charge: Charge | None) -> None:
         tell, limit = self._asking.pop(record_id, (None, None))

@@ -97,6 +97,21 @@ async def test_what_cannot_be_charged_is_told_as_nothing():
     assert (told, shared.failures) == ([None], 1)
 
 
+async def test_frames_of_a_moment_are_told_as_one():
+    """An engine that floods does not flood the wire: the count is whole, and the time is that of the first within a millisecond."""
+    wire = bytearray()
+    desk = RemoteDesk(wire.extend)
+    begin(desk)
+    begin(desk, "s")
+    for t_us in (0, 300, 900, 1000, 5000):
+        desk.tokens("r", T_NS + t_us * 1000, 1)
+        desk.tokens("s", T_NS + t_us * 1000, 2)
+    desk.flush()
+    ((_, told),) = [each for each in Messages().feed(bytes(wire)) if each[0] is Kind.FRAMES]
+    triples = [(told[i], (told[i + 1] - T_NS) // 1000, told[i + 2]) for i in range(0, len(told), 3)]
+    assert triples == [(1, 0, 3), (2, 0, 6), (1, 1000, 1), (2, 1000, 2), (1, 5000, 1), (2, 5000, 2)]
+
+
 async def test_nobody_waits_for_a_meter_that_is_gone():
     """Answers go out without joules, questions fail, and budgets refuse nobody."""
     desk = RemoteDesk(lambda data: None)
