@@ -19,6 +19,7 @@ _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _USAGE_ENDS = ("message_delta", "response.completed", "response.incomplete")  # no set: a type may be anything, even a list
 # In JSON text these bytes would be escaped, so what a model writes does not look like them.
 _TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_delta"|"response\.(?:completed|incomplete)"')
+_TELLING_WORDS = (b"[DONE]", b'"choices":[]', b'"choices": []', b"message_delta", b"response.completed", b"response.incomplete")
 _LONGEST_TELLING = 24
 
 
@@ -42,7 +43,8 @@ class StreamEditor:
         """Whether the next piece may be where the comment or the usage object has its place, and so needs the charge."""
         text = self._seen + data
         self._seen = text[-_LONGEST_TELLING:]
-        return _TELLING.search(text) is not None
+        # Looking for words takes a hundredth of what the expression takes, and nearly always they are not there.
+        return any(text.find(word) >= 0 for word in _TELLING_WORDS) and _TELLING.search(text) is not None
 
     @property
     def is_at_rest(self) -> bool:

@@ -199,7 +199,7 @@ class BodyObserver(_Observer):
         body = bytes(self._body)
         if self._is_cut:
             _, name, rest = body[-_BODY_END:].rpartition(b'"usage"')
-            body = b"{" + name + rest
+            body = b"{" + name + rest if name else b""
         payload = parsed(body)
         if payload is None:
             self.broken = "no usage at the end of a long body" if self._is_cut else "the body is not a JSON object"
