@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from math import sqrt
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from rich.box import MARKDOWN
@@ -121,14 +121,15 @@ class Slope(NamedTuple):
 
 
 def slope(done: Sequence[int], used: Sequence[int]) -> Slope | None:
-    """Least squares over blocks of the samples' second half; None for too few samples."""
+    """Least squares over the least of each block of the samples' second half; None for too few samples. What is held for a moment
+    (a large body, a batch of records) comes and goes above the floor; a leak raises it."""
     half = len(done) // 2
     xs, ys = done[half:], used[half:]
     if len(xs) < 2 * BLOCKS or xs[0] == xs[-1]:
         return None
     cuts = [len(xs) * block // BLOCKS for block in range(BLOCKS + 1)]
     x = [fmean(xs[a:b]) for a, b in pairwise(cuts)]
-    y = [median(ys[a:b]) for a, b in pairwise(cuts)]
+    y = [min(ys[a:b]) for a, b in pairwise(cuts)]
     mean_x, mean_y = fmean(x), fmean(y)
     spread = sum((each - mean_x) ** 2 for each in x)
     steep = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread

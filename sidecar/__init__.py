@@ -70,6 +70,7 @@ The outside is thin: it moves bytes and decides nothing.
     front         all clients: room for them, what is wrong in the API's shape, an end
     identity      who and what a request is: its ids, and what the engine is told of them
     ids           ids that nobody can guess
+    interpreter   what the collector of garbage looks at, and how soon threads make way
     exchange      one request on its way through
     tunnel        a client and the engine joined byte for byte
     handshake     a request for a WebSocket, to the engine's consent and into a tunnel

@@ -113,6 +113,8 @@ class Account:
     def uncertainty_uj(self, covariance: Sequence[Sequence[float]], window_error: float | None, open_uj: int = 0) -> int:
         """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
         relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
+        if not self.windows:
+            return round(OPEN_ERROR * open_uj)
         slopes = self.slopes
         variance = sum(slope * sum(map(mul, row, slopes)) for slope, row in zip(slopes, covariance, strict=True))
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))

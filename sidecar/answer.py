@@ -17,7 +17,7 @@ HOLD_LIMIT = 4 * 1024 * 1024
 TRAILERS = b", ".join(name.encode() for name in Header if name is not Header.INCLUDE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Additions:
     """What the operator and this client want added to an answer, or hidden from it."""
 

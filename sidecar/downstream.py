@@ -264,12 +264,14 @@ class Downstream(asyncio.Protocol):
             raise HeadTooLargeError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value.rstrip(b" \t")))
-        if len(name) + len(value) > FIELD_LIMIT or len(self._fields) > FIELDS_LIMIT:
+        if len(self._fields) == FIELDS_LIMIT:
             raise HeadTooLargeError
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, Fields(self._fields)
+        if self._stalled > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
+            raise HeadTooLargeError
         named, version = headers.named, VERSIONS[parser.get_http_version()]
         hosts = len(named.get(b"host", ()))
         if hosts > 1 or (hosts == 0 and version == (1, 1)):

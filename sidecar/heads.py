@@ -11,15 +11,19 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Fields(list[tuple[bytes, bytes]]):
-    """Header fields in their order, and for who looks for one, `named`: the values by lower-case name."""
+    """Header fields in their order, and for who looks for one: `named`, the values by lower-case name; `lowered`, the names in order."""
 
-    __slots__ = ("named",)
+    __slots__ = ("lowered", "named")
 
-    def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(fields)
+        self.lowered = [name.lower() for name, _ in self]
         self.named: dict[bytes, list[bytes]] = {}
-        for name, value in self:
-            self.named.setdefault(name.lower(), []).append(value)
+        for name, (_, value) in zip(self.lowered, self, strict=True):
+            if name in self.named:
+                self.named[name].append(value)
+            else:
+                self.named[name] = [value]
 
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -44,7 +48,7 @@ class Head:
 
     status: int
     reason: bytes
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
     trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
     length: int | None = None
     chunked: bool = False
@@ -87,14 +91,19 @@ def _all(headers: Headers, name: bytes) -> Sequence[bytes]:
 
 def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> list[tuple[bytes, bytes]]:
     """The fields that may travel on."""
-    gone = HOP_BY_HOP | drop | (tokens(headers, b"connection") - ALWAYS)
-    return [(name, value) for name, value in headers if name.lower() not in gone]
+    fields = headers if isinstance(headers, Fields) else Fields(headers)
+    gone = HOP_BY_HOP | drop
+    if b"connection" in fields.named:
+        gone |= tokens(fields, b"connection") - ALWAYS
+    if gone.isdisjoint(fields.named):
+        return fields
+    return [field for name, field in zip(fields.lowered, fields, strict=True) if name not in gone]
 
 
 def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: frozenset[bytes] = NOTHING,
                  add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The head of the request to the engine. The body goes out whole, so it has a length whatever framing it came in."""
-    had_body = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+    had_body = any(first(headers, name) is not None for name in (b"content-length", b"transfer-encoding"))
     lines = [b"%s %s HTTP/1.1" % (method.encode(), target)]
     lines += [b"%s: %s" % field for field in end_to_end(headers, drop | {b"content-length", b"expect"})]
     if had_body or body_length:

@@ -108,7 +108,7 @@ FACTS = tuple(f.name for f in fields(RequestFacts))
 CHARGES = tuple(f.name for f in fields(Charge))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EnergyRecord:
     """One request, whole: the row of the ledger, the body of `GET /energy/{id}`, the source of the span."""
 

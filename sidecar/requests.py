@@ -18,7 +18,7 @@ _STREAM_OPTIONS = re.compile(rb'"stream_options"\s*:\s*(null|\{[^{}]*\})')
 _INCLUDE_USAGE = re.compile(rb'("include_usage"\s*:\s*)(?:false|null)')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """What one request body says, None or False where it does not say it.
 

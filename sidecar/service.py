@@ -1,7 +1,6 @@
 """Starts everything, keeps it in step, reloads it, drains it and stops it: the one place where threads, timers and signals meet."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from perjoule.sidecar import interpreter
 from perjoule.sidecar.admin import RecordQueries, admin_app
 from perjoule.sidecar.archive import Archive
 from perjoule.sidecar.config import Config, ConfigError
@@ -112,8 +112,7 @@ class Service:
                 self.lookout.watch_boards())]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.presence.answers.wait(), FIRST_ANSWER_S)
-            gc.collect()
-            gc.freeze()  # what is alive now stays: the collector need not look at it again under load
+            interpreter.settle()
             announce({"listen": listen, "admin": url_of(operators.listening), "engine": self.presence.name, "pid": os.getpid(),
                       "energy": self.counter.name if self.counter else "unavailable"})
             await self._stop.wait()

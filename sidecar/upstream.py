@@ -16,7 +16,7 @@ import aiohappyeyeballs
 import httptools
 
 from perjoule.sidecar.addresses import Unix, read_origin
-from perjoule.sidecar.heads import Head
+from perjoule.sidecar.heads import Fields, Head, first
 
 # uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer than this is not worth a try.
 IDLE_LIMIT_S = 4.0
@@ -195,16 +195,14 @@ class Connection(asyncio.Protocol):
             if status > 101 and self._receiver is not None:  # 100 is nothing to relay: nothing was expected of the engine
                 self._receiver.interim(interim)
             return
-        head = Head(status, reason, headers)
-        for name, value in headers:
-            lowered = name.lower()
-            if lowered == b"content-length":
-                head.length = int(value)
-            elif lowered == b"transfer-encoding":
-                version = self._parser.get_http_version()
-                if head.chunked or value.strip().lower() != b"chunked" or version != "1.1":  # its end, or its text, would be a guess
-                    raise ValueError(f"Transfer-Encoding {value.decode('latin-1')!r} in HTTP/{version}, expected one `chunked` in HTTP/1.1")
-                head.chunked = True
+        head = Head(status, reason, fields := Fields(headers))
+        if (length := first(fields, b"content-length")) is not None:
+            head.length = int(length)
+        if (codings := fields.named.get(b"transfer-encoding")) is not None:
+            coding, version = b", ".join(codings), self._parser.get_http_version()
+            if coding.strip().lower() != b"chunked" or version != "1.1":  # its end, or its text, would be a guess
+                raise ValueError(f"Transfer-Encoding {coding.decode('latin-1')!r} in HTTP/{version}, expected one `chunked` in HTTP/1.1")
+            head.chunked = True
         head.bodyless = self._request_is_head or status in NO_BODY
         self._head = head
         if self._request_is_head:  # llhttp does not know what was asked: it would wait for a body

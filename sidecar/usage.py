@@ -14,7 +14,7 @@ _MOST_TOKENS = 2**40  # beyond any request there will be, and millions of such c
 _MOST_QUEUE_NS = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """Token counts of one request, None where the engine did not say; an explicit 0 is a count.
 
@@ -61,7 +61,8 @@ def _counts(payload: dict[str, Any]) -> dict[str, Any]:
     """The object in which this payload's dialect puts its counts; empty where there is none."""
     for outer in (payload, payload.get("response"), payload.get("message"), payload.get("delta")):
         if isinstance(outer, dict) and isinstance(usage := outer.get("usage"), dict):
-            return usage | _inner(usage, "tokens")  # Cohere's chat has them one deeper
+            deeper = _inner(usage, "tokens")  # where Cohere's chat has them
+            return usage | deeper if deeper else usage
     return (_inner(payload, "details")  # TGI
             or _inner(payload, "meta_info")  # SGLang
             or _inner(_inner(payload, "meta"), "billed_units"))  # Cohere's embeddings
@@ -74,7 +75,10 @@ def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _inner_of(holder: dict[str, Any], *names: str) -> dict[str, Any]:
     """The first of these that holds anything; the realtime API has the singular."""
-    return next((found for name in names if (found := _inner(holder, name))), {})
+    for name in names:
+        if found := _inner(holder, name):
+            return found
+    return {}
 
 
 def _is_amount(value: Any, most: int) -> TypeGuard[int | float]:

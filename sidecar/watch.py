@@ -9,7 +9,7 @@ from perjoule.sidecar.record import Outcome, RequestFacts, TokenSource
 from perjoule.sidecar.requests import Asked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
     """Who and what a request is, known before it is sent on."""
 

@@ -5,7 +5,6 @@ It minds no signals, since whoever started it does. With the wire it loses its m
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ import socket
 import sys
 from typing import Any, cast
 
+from perjoule.sidecar import interpreter
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.credentials import load
 from perjoule.sidecar.remote_desk import RemoteDesk
@@ -67,8 +67,7 @@ class Worker(asyncio.Protocol):
         if self._traffic is None:
             self._traffic = Traffic(config, doors, self._desk, tracing=tracing, engine=engine)
             await self._traffic.open(self._listening)
-            gc.collect()
-            gc.freeze()
+            interpreter.settle()
             self._send(message(Kind.LISTENING))
         else:
             self._traffic.know_engine(engine)

@@ -111,7 +111,7 @@ TARGETS: dict[str, tuple[Callable[[Input], None], list[bytes]]] = {
     "exchange": (exchange, _STREAMED),
     "clients": (client, [b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\nPOST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\na",
                          b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1;a=b\r\na\r\n0\r\nx: y\r\n\r\n",
-                         b"HEAD / HTTP/1.0\r\n\r\n"]),
+                         b"HEAD / HTTP/1.0\r\nconnection: keep-alive\r\n\r\nGET / HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n"]),
     "asking": (asking, [b'{"stream":true,"stream_options":{"include_usage":false,"a":"b"},"prompt":[1,2],"model":"m"}',
                         b'{"stream_options":null,"messages":[{"content":[{"image_url":{"url":"data:image/png;base64,AAAA"}}]}]}']),
     "headers": (headers, [b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", b"0=GPU-1,GPU-2;1=GPU-3",

@@ -82,8 +82,8 @@ def answers(draw: st.DrawFn) -> bytes:
 REQUEST_LINES = (b"GET / HTTP/1.1",) * 2 + (b"POST /v1/chat/completions HTTP/1.1",) * 6 + (
     b"POST /v1/x?y=%20 HTTP/1.1", b"HEAD / HTTP/1.1", b"GET / HTTP/1.0", b"POST / HTTP/1.0", b"GET /", b"GET  / HTTP/1.1",
     b"GET / HTTP/1.1 ", b"GET / HTTP/2.0", b"get / HTTP/1.1", b"GET http://h/x HTTP/1.1", b"OPTIONS * HTTP/1.1", b"CONNECT h:1 HTTP/1.1",
-    b"GET /\t HTTP/1.1", b"GET /\xc3\xa9 HTTP/1.1", b"GET /a b HTTP/1.1", b"G\x00T / HTTP/1.1", b"PRI * HTTP/2.0",
-    b"SOURCE / ICE/1.0", b"GET / RTSP/1.0")
+    b"GET /\t HTTP/1.1", b"GET /\xc3\xa9 HTTP/1.1", b"GET /a b HTTP/1.1", b"G\x00T / HTTP/1.1", b"PRI * HTTP/2.0", b"SOURCE / ICE/1.0",
+    b"GET / RTSP/1.0")
 REQUEST_FIELDS = (
     b"connection: close", b"Connection: keep-alive", b"connection: x, Close", b"expect: 100-continue", b"expect: x", b"host: b",
     b"Host : a", b"upgrade: websocket", b"connection: upgrade", b"x-a: 1", b"te: trailers", b"content-encoding: gzip", b"Content-Length: 3")
