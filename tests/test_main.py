@@ -129,9 +129,13 @@ class Serving:
 
     async def until_refused(self):
         async with asyncio.timeout(20):
-            with contextlib.suppress(ConnectionRefusedError):
-                while True:
+            while True:
+                try:
                     (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                except ConnectionRefusedError:
+                    return
+                except ConnectionResetError:
+                    pass  # it was in the queue of the socket that was just closed
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
