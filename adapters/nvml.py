@@ -11,10 +11,13 @@ from typing import Any
 
 import pynvml
 
-from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
+from perjoule.sidecar.ports import Condition, CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS, UJ_PER_MJ
 
+HELD_BACK_BY = {0x1: "gpu_idle", 0x2: "applications_clocks_setting", 0x4: "sw_power_cap", 0x8: "hw_slowdown", 0x10: "sync_boost",
+                0x20: "sw_thermal_slowdown", 0x40: "hw_thermal_slowdown", 0x80: "hw_power_brake_slowdown",
+                0x100: "display_clock_setting"}  # nvml.h, nvmlClocksEventReasons
 MIG_REASON = "is split by MIG, which is not supported: the counter sees the whole board, not a slice"
 
 
@@ -73,6 +76,27 @@ class NvmlCounter:
         """How many processes compute on each board, by UUID; without those of which NVML does not say. Blocks."""
         found = ((device.uuid, self.processes(index)) for index, device in enumerate(self.devices))
         return {uuid: len(pids) for uuid, pids in found if pids is not None}
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """How every board is now. Blocks, for some milliseconds each."""
+        return tuple(self._condition(index) for index in range(len(self._handles)))
+
+    def _condition(self, index: int) -> Condition:
+        nvml, handle = self._nvml, self._handles[index]
+        reasons = self._told(nvml.nvmlDeviceGetCurrentClocksEventReasons, handle)
+        driver = self._told(nvml.nvmlSystemGetDriverVersion)
+        return Condition(
+            self.devices[index].uuid, temperature_c=self._told(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+            sm_clock_mhz=self._told(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+            memory_clock_mhz=self._told(nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+            held_back_by=None if reasons is None else tuple(name for bit, name in HELD_BACK_BY.items() if reasons & bit),
+            driver_version=None if driver is None else str(driver))
+
+    def _told(self, ask: Any, *of: Any) -> Any:
+        """What NVML answers, None where it does not."""
+        with suppress(self._nvml.NVMLError):
+            return ask(*of)
+        return None
 
     def about(self, index: int) -> dict[str, str]:
         """What a person wants to know about a board, without what NVML does not tell. For `perjoule probe` only."""

@@ -61,6 +61,11 @@ def cpu(root: int) -> Cpu:
     return Cpu(first, others)
 
 
+def each(root: int) -> dict[int, int]:
+    """Nanoseconds on a core since the start, by process of the tree."""
+    return {pid: sum(map(_thread_ns, (PROC / str(pid) / "task").glob("[0-9]*"))) for pid in pids(root)}
+
+
 def memory(root: int) -> Memory:
     """Memory of the whole tree. Raises FileNotFoundError for a process that is not there."""
     rss, pss = 0, 0

@@ -1,4 +1,4 @@
-"""The relays that bench/relay.py compares, each started as its own people would: nginx, a plain aiohttp relay, LiteLLM, perjoule."""
+"""The relays that bench/relay.py compares, each started as its own people would: nginx, two bare ones, LiteLLM, perjoule."""
 
 import asyncio
 import os
@@ -107,6 +107,13 @@ async def plain(setting: Setting) -> AsyncIterator[Peer]:
 
 
 @asynccontextmanager
+async def skeleton(setting: Setting) -> AsyncIterator[Peer]:
+    """What `perjoule.bench.skeleton_relay` is: the floor under a relay in Python."""
+    async with child("perjoule.bench.skeleton_relay", "--upstream", setting.engine) as said:
+        yield Peer("skeleton", f"httptools {version('httptools')}, uvloop {version('uvloop')}", port_of(said["listen"]), said["pid"])
+
+
+@asynccontextmanager
 async def litellm(setting: Setting) -> AsyncIterator[Peer]:
     """LiteLLM's proxy, one worker, no database."""
     python = setting.litellm_python
@@ -135,7 +142,7 @@ async def perjoule(setting: Setting) -> AsyncIterator[Peer]:
         yield Peer("perjoule", about, port_of(said["listen"]), said["pid"], said["admin"])
 
 
-PEERS = {"direct": direct, "nginx": nginx, "aiohttp": plain, "litellm": litellm, "perjoule": perjoule}
+PEERS = {"direct": direct, "nginx": nginx, "skeleton": skeleton, "aiohttp": plain, "litellm": litellm, "perjoule": perjoule}
 
 
 @asynccontextmanager

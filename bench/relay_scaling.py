@@ -1,6 +1,9 @@
 """What a second worker adds: perjoule with one worker and with two, each driven as hard as it can be, in turns.
 
-Engine and load are several processes each, on cores of their own, so that they are not the limit; the row without a relay shows it.
+Requests are counted that come through. Frames that come faster than they can be relayed come many at a time, which costs less: so of a
+steady load it is counted how many frames the busiest process would carry, going by its CPU time. Several workers are metered by a process
+beside them, which has a core of its own here: one worker has one core, two have three. Engine and load are several processes each, on
+cores of their own, so that they are not the limit; the row without a relay shows it.
 """
 
 import asyncio
@@ -14,6 +17,7 @@ from rich.console import RenderableType
 from rich.progress import Progress
 from rich.table import Table
 
+from perjoule.bench.process_tree import each
 from perjoule.bench.relay_machine import Cores, divided, machine, on_cores, whole_cores
 from perjoule.bench.relay_peers import Peer, direct, perjoule
 from perjoule.bench.relay_rig import Rig, rig
@@ -23,27 +27,33 @@ from perjoule.sidecar.units import NS_PER_S
 WORKERS = (1, 2)
 LEAST_CORES = 8
 LEAST_GAIN = 1.8  # of two workers over one
-PROCESSES = 3  # of the engine, and of the load
-COUNTED = {"1 KB requests": "requests", "flooded": "frames"}  # by load
+ENGINES = 3  # processes of the engine, and of the load
+STREAMS = 128  # of each load process
+COUNTED = {"1 KB requests": "requests", f"paced {STREAMS}": "frames"}  # by load
 
 
 def cores_for_scaling() -> Cores:
-    """Two for the relay, the others for engine and load. Raises ValueError."""
+    """Three for the relay, the others for engine and load. Raises ValueError."""
     cpus = whole_cores()
     if len(cpus) < LEAST_CORES:
         raise ValueError(f"--workers-scaling: got {len(cpus)} cores, expected {LEAST_CORES} or more: engine and load must not be the limit")
-    return divided(cpus, max(WORKERS))
+    return divided(cpus, processes(max(WORKERS)))
+
+
+def processes(workers: int) -> int:
+    """Of a relay with so many workers: one meters by itself, for several there is one more that does."""
+    return workers + (workers > 1)
 
 
 async def scaled(cores: Cores, seconds: float, repeats: int, progress: Progress) -> dict[str, Any]:
     """The whole run, as the object that is written. Raises FailedError."""
-    before, plan = machine(), loads((), seconds)
-    async with rig(cores, processes=PROCESSES) as it, AsyncExitStack() as stack:
+    before, plan = machine(), loads((STREAMS,), seconds)
+    async with rig(cores, processes=ENGINES) as it, AsyncExitStack() as stack:
         peers = {"direct": await stack.enter_async_context(direct(it.setting))}
         for workers in WORKERS:
             folder = it.setting.folder / str(workers)
             folder.mkdir()
-            with on_cores(cores.relay[:workers]):
+            with on_cores(cores.relay[:processes(workers)]):
                 peers[f"workers {workers}"] = await stack.enter_async_context(perjoule(replace(it.setting, folder=folder, workers=workers)))
         task = progress.add_task("", total=repeats * len(COUNTED) * len(peers))
         rows = []
@@ -59,10 +69,17 @@ async def scaled(cores: Cores, seconds: float, repeats: int, progress: Progress)
     return {"machine": before, "cores": cores._asdict(), "rows": rows, "budgets": budgets}
 
 
-async def rate(it: Rig, peer: Peer, counted: str, fields: dict[str, Any]) -> float:
-    """Requests or frames a second, through all load processes at once."""
-    jobs = [it.put(peer, fields, place) for place in range(len(it.loads))]
-    return float(sum(row[counted] * NS_PER_S / row["wall_ns"] for row in await asyncio.gather(*jobs)))
+async def rate(it: Rig, peer: Peer, counted: str, fields: dict[str, Any]) -> float | None:
+    """Requests a second that come through, all load processes together; or frames a second that the busiest process would carry, None
+    where there is no relay."""
+    before = {} if peer.pid is None else each(peer.pid)
+    rows = await asyncio.gather(*(it.put(peer, fields, place) for place in range(len(it.loads))))
+    if counted == "requests":
+        return float(sum(row["requests"] * NS_PER_S / row["wall_ns"] for row in rows))
+    if peer.pid is None:
+        return None
+    busiest_ns = max(ns - before.get(pid, 0) for pid, ns in each(peer.pid).items())
+    return float(len(rows) * fields["connections"] * fields["frames"] * NS_PER_S / busiest_ns)
 
 
 def gain(rows: list[dict[str, Any]], load: str) -> float:
@@ -77,7 +94,7 @@ def scaling_tables(found: dict[str, Any]) -> Iterator[RenderableType]:
     for column in ("load", "direct", *(f"workers {workers}" for workers in WORKERS), "two over one"):
         table.add_column(column, justify="left" if column == "load" else "right")
     for load, budget in zip(COUNTED, found["budgets"], strict=True):
-        of_peers = [[row["per_s"] for row in found["rows"] if (row["load"], row["peer"]) == (load, peer)]
+        of_peers = [[row["per_s"] for row in found["rows"] if (row["load"], row["peer"]) == (load, peer) and row["per_s"] is not None]
                     for peer in ("direct", *(f"workers {workers}" for workers in WORKERS))]
-        table.add_row(f"{load}, {COUNTED[load]}/s", *(f"{median(of):,.0f}" for of in of_peers), f"{budget['got']:.2f}×")
+        table.add_row(f"{load}, {COUNTED[load]}/s", *(f"{median(of):,.0f}" if of else "" for of in of_peers), f"{budget['got']:.2f}×")
     yield table

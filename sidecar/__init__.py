@@ -53,6 +53,7 @@ The inside is pure: it takes bytes and monotonic nanoseconds and returns values;
 The outside is thin: it moves bytes and decides nothing.
 
     config        every setting there is, and what it may be
+    setting       under what joules were measured, for who compares two runs
     settings      flags, environment and file, which mean the same things
     reload        what a reload changes, and what waits for a restart
     credentials   keys and tokens, read from where they are kept
@@ -70,7 +71,7 @@ The outside is thin: it moves bytes and decides nothing.
     front         all clients: room for them, what is wrong in the API's shape, an end
     identity      who and what a request is: its ids, and what the engine is told of them
     ids           ids that nobody can guess
-    interpreter   what the collector of garbage looks at, and how soon threads make way
+    interpreter   what the collector of garbage looks at, how soon threads make way, memory that goes back
     exchange      one request on its way through
     tunnel        a client and the engine joined byte for byte
     handshake     a request for a WebSocket, to the engine's consent and into a tunnel

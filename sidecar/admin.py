@@ -61,6 +61,12 @@ class AdminView(Protocol):
     def in_flight(self) -> list[dict[str, Any]]:
         """The requests between arrival and end."""
 
+    def setting(self) -> dict[str, Any]:
+        """The engine, the source of energy and how it is divided."""
+
+    async def boards(self) -> list[dict[str, Any]]:
+        """Each board with a counter, and how it is now."""
+
 
 def admin_app(view: AdminView, token_now: Callable[[], str | None] = lambda: None) -> web.Application:
     """The operator's port as an aiohttp application. Every answer but /metrics is JSON, errors in OpenAI's shape.
@@ -95,6 +101,14 @@ def admin_app(view: AdminView, token_now: Callable[[], str | None] = lambda: Non
     @routes.get("/energy/in-flight")
     async def in_flight(_: web.Request) -> web.Response:
         return _json({"requests": view.in_flight()})
+
+    @routes.get("/energy/setting")
+    async def setting(_: web.Request) -> web.Response:
+        return _json(view.setting())
+
+    @routes.get("/energy/boards")
+    async def boards(_: web.Request) -> web.Response:
+        return _json({"boards": await view.boards()})
 
     @routes.get("/energy")
     async def energy(request: web.Request) -> web.Response:

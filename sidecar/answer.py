@@ -98,14 +98,20 @@ class Answer:
 
     def close(self) -> bytes:
         """The engine's body has ended cleanly: what was held, the energy, and the end of the client's body."""
-        if self._held is not None:
-            return self._whole(bytes(self._held))
+        held, self._held = self._held, None
+        if held is not None:
+            return self._whole(bytes(held))
         rest = self._framed(self._editor.finish()) if self._editor is not None else b""
         return rest + (heads.last_chunk([*self._head.trailers, *self._trailers()]) if self._framing is Framing.CHUNKED else b"")
 
     def abandon(self) -> bytes:
         """The engine broke off: what the client would have got by now, and no end."""
         return self._framed(self._editor.abandon()) if self._editor is not None else b""
+
+    def forget(self) -> None:
+        """It is over: let go of whoever tells the charge, who holds this answer, so that neither waits for the garbage collector (an
+        answer of 4 MB that was held would wait, too)."""
+        self._charge = self._editor = self._held = None
 
     def _whole(self, body: bytes) -> bytes:
         """An answer that was held, with its energy in front."""

@@ -204,6 +204,7 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        del self._parser  # which holds this
         self._stop_head_timer()
         self._waiting.clear()
         exchange, self.exchange = self.exchange, None

@@ -269,6 +269,7 @@ class Exchange:
             connection.resume()
 
     def _detach(self) -> None:
+        self._answer.forget()
         if self._client.exchange is self:
             self._client.exchange = None
         self._stop_timer()

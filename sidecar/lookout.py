@@ -5,11 +5,12 @@ No answer is no harm: the batch then is what its requests show, and of neighbour
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.ports import Condition
 from perjoule.sidecar.steady_state import Plateau
 
 LOOK_EVERY_S = 5.0  # at the queue, while requests run: its page of metrics takes the engine some milliseconds to write
@@ -30,12 +31,13 @@ class Queue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """How to ask. The first two take the engine's URL, and answer None for what it does not tell; `computing` blocks, and answers
-    how many processes compute on each board that it knows of, by UUID."""
+    """How to ask. The first two take the engine's URL, and answer None for what it does not tell; the others block: how many processes
+    compute on each board that is known, by UUID, and how each board is."""
 
     largest_batch: Callable[[str], Awaitable[int | None]]
     queue: Callable[[str], Awaitable[Queue | None]]
     computing: Callable[[], Mapping[str, int]] | None = None
+    conditions: Callable[[], Sequence[Condition]] | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +100,11 @@ class Lookout:
                     logger.warning("%d processes compute on %s, where an engine has %d: the joules of the others are in its counter, "
                                    "and are divided among this engine's requests", count, uuid, ENGINES)
             await asyncio.sleep(COUNT_EVERY_S)
+
+    async def conditions(self) -> dict[str, Condition]:
+        """How each board is now, by UUID; empty where nobody says."""
+        ask = self.ask.conditions
+        return {} if ask is None else {condition.uuid: condition for condition in await asyncio.to_thread(ask)}
 
     @property
     def shared(self) -> dict[str, int]:

@@ -155,6 +155,12 @@ class Meter:
         return None if None in powers else sum(power for power in powers if power is not None)
 
     @property
+    def boards_w(self) -> dict[str, float | None]:
+        """What each board was last seen to draw, by UUID; None if that is not known."""
+        groups = [division.group for division in self.divisions]
+        return {device.uuid: timeline.power_w for group in groups for device, timeline in zip(group.devices, group.timelines, strict=True)}
+
+    @property
     def running(self) -> list[Account]:
         """The accounts of the requests running now."""
         return [open_.account for open_ in self._open.values() if open_.account.facts is None]

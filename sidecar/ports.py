@@ -25,6 +25,19 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """How one board is at a moment, None where its driver does not say. `held_back_by` names what keeps its clock down (NVML's clock
+    event reasons: `sw_power_cap`, `hw_thermal_slowdown`, …); nothing does if it is empty."""
+
+    uuid: str
+    temperature_c: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    held_back_by: tuple[str, ...] | None = None
+    driver_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One look at one device: the counter's value, and when the call began and returned (monotonic).
 

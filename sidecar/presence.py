@@ -22,7 +22,7 @@ class Presence:
         self._url, self._told, self._recognise = url, told, recognise
         self.name = "unknown" if told == "auto" else told
         self.answers = asyncio.Event()
-        self._found: Engine | None = None
+        self.found: Engine | None = None
 
     async def watch(self, news: Callable[[Engine], Awaitable[None]]) -> None:
         """For ever; `news` is told of an engine that has not been there before, under the name it goes by."""
@@ -30,8 +30,8 @@ class Presence:
         while True:
             found = await self._recognise(self._url)
             misses = 0 if found is not None else misses + 1
-            if found is not None and found.is_news(self._found):
-                self._found = found
+            if found is not None and found.is_news(self.found):
+                self.found = found
                 if self._told == "auto":
                     self.name = found.name
                 logger.info("upstream %s answers; engine: %s", self._url, self.name)
@@ -41,4 +41,4 @@ class Presence:
             elif misses == MISSES and self.answers.is_set():
                 self.answers.clear()
                 logger.warning("upstream %s does not answer any more", self._url)
-            await asyncio.sleep(AGAIN_S if self._found else UNTIL_IT_ANSWERS_S)
+            await asyncio.sleep(AGAIN_S if self.found else UNTIL_IT_ANSWERS_S)

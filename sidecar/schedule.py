@@ -166,9 +166,13 @@ class Schedule:
     # inside
 
     def _prompt_part(self, work: Work, t0_ns: int, t1_ns: int) -> Placed | None:
-        """What was computed of its prompt in (t0, t1]. After its first token that was all of it, whenever the others had their turn."""
+        """What was computed of its prompt in (t0, t1]. After its first token that was all of it, whenever the others had their turn; who
+        hides his tokens is asked about when his answer is there, and thousands may have been before him in the window."""
         if work.first_ns is not None and work.first_ns <= t1_ns:
             return Placed(work, work.prompt_left, work.first_ns)
+        if not work.visible:
+            done_ns = max(work.begin_ns, t0_ns) + round(work.prompt_left / self.queue.per_s.value * NS_PER_S)
+            return Placed(work, work.prompt_left, done_ns) if done_ns <= t1_ns else None
         placed = self.queue.place(t0_ns, t1_ns, t1_ns, self.clock.ends_after(t0_ns))
         return next((part for part in placed if part.work is work), None)
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -28,6 +29,7 @@ from perjoule.sidecar.presence import Presence
 from perjoule.sidecar.record import EnergyRecord
 from perjoule.sidecar.reload import changes
 from perjoule.sidecar.sampler import Sampler
+from perjoule.sidecar.setting import boards_of, setting_of
 from perjoule.sidecar.shared_desk import SharedDesk
 from perjoule.sidecar.sockets import Listener, listening_socket, url_of
 from perjoule.sidecar.traffic import LAST_ANSWERS_S, Traffic
@@ -240,6 +242,12 @@ class Service:
         if self.counter is None:
             return None
         return {**self.meter.balance.as_json(), "source": self.counter.name, "status": self.counter.status}
+
+    def setting(self) -> dict[str, Any]:
+        return setting_of(self.config, replace(self.presence.found or Engine(""), name=self.presence.name), self.meter, self.counter)
+
+    async def boards(self) -> list[dict[str, Any]]:
+        return boards_of(self.meter, self.counter, await self.lookout.conditions())
 
     def in_flight(self) -> list[dict[str, Any]]:
         now_ns = time.monotonic_ns()

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 
+from perjoule.sidecar import interpreter
 from perjoule.sidecar.config import Config
 from perjoule.sidecar.doors import Doors
 from perjoule.sidecar.front import Front
@@ -23,6 +24,7 @@ class Traffic:
                            engine=engine)
         self._front: Front | None = None
         self._listener: Listener | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> dict[str, int]:
@@ -37,6 +39,7 @@ class Traffic:
         limit_silence(self._listener.listening, config.slow_reader_s)
         tls = config.front_tls()
         await self._listener.serve(self._front, tls)
+        self._tidying = asyncio.ensure_future(interpreter.give_back())
         return url_of(self._listener.listening, tls=tls is not None)
 
     def know_engine(self, name: str) -> None:
@@ -62,6 +65,8 @@ class Traffic:
     async def close(self) -> None:
         """Cut what still runs."""
         self._stop_listening()
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._front is not None:
             await self._front.close(LAST_ANSWERS_S)
         self.relay.upstream.close()

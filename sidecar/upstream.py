@@ -149,6 +149,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self._parser = None  # type: ignore[assignment]  # it holds this, and would keep it until the garbage collector comes
         self._pool.forget(self)
         receiver = self._receiver
         if receiver is None:

@@ -117,7 +117,8 @@ async def _run(config: Config, opened: Any, make: Callable[..., Any]) -> int:
     def asking(question: Callable[..., Any]) -> Callable[[str], Any]:
         return lambda url: question(url, service.upstream_tls, service.credentials.doors.upstream_key)  # a reload may replace both
 
-    ask = Questions(asking(engine.largest_batch), asking(engine.queue), getattr(opened.counter, "computing", None))  # NVML alone has it
+    ask = Questions(asking(engine.largest_batch), asking(engine.queue), getattr(opened.counter, "computing", None),
+                    getattr(opened.counter, "conditions", None))  # NVML alone has them
     service = make(recognise=asking(engine.recognise), ask=ask)
 
     def announce(where: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import pynvml
 import pytest
 
 from perjoule.adapters.nvml import NvmlCounter
-from perjoule.sidecar.ports import CounterError, UnavailableError
+from perjoule.sidecar.ports import Condition, CounterError, UnavailableError
 from perjoule.sidecar.record import Status
 from tests.fakes.nvml import FakeBoard, FakeNvml
 
@@ -116,13 +116,9 @@ def test_the_fake_raises_what_pynvml_raises() -> None:
 
 def test_the_power_cap_is_part_of_the_board() -> None:
     """In watts where NVML tells it, None where it does not."""
-    silent = FakeBoard("GPU-b", fails={"nvmlDeviceGetEnforcedPowerLimit": pynvml.NVML_ERROR_NOT_SUPPORTED})
-    counter = NvmlCounter("all", FakeNvml(FakeBoard("GPU-a"), silent))
-    assert [device.power_limit_w for device in counter.devices] == [700, None]
-
-
-def test_processes_are_counted_by_board() -> None:
-    """Of those boards of which NVML tells."""
-    silent = FakeBoard("GPU-b", fails={"nvmlDeviceGetComputeRunningProcesses": pynvml.NVML_ERROR_NO_PERMISSION})
-    counter = NvmlCounter("all", FakeNvml(FakeBoard("GPU-a", pids=(7, 8)), silent, FakeBoard("GPU-c")))
-    assert counter.computing() == {"GPU-a": 2, "GPU-c": 0}
+    asked = ("nvmlDeviceGetTemperature", "nvmlDeviceGetClockInfo", "nvmlDeviceGetCurrentClocksEventReasons")
+    silent = FakeBoard("GPU-b", fails=dict.fromkeys(asked, pynvml.NVML_ERROR_NOT_SUPPORTED))
+    counter = NvmlCounter(nvml=FakeNvml(FakeBoard("GPU-a", clock_reasons=0x4 | 0x40), silent))
+    hot, unknown = counter.conditions()
+    assert hot == Condition("GPU-a", 41, 1980, 3201, ("sw_power_cap", "hw_thermal_slowdown"), "580.159")
+    assert unknown == Condition("GPU-b", driver_version="580.159")

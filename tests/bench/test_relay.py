@@ -37,7 +37,7 @@ def test_a_run_measures_every_relay_under_every_load(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("flags", "reason"), [
-    (["--peers", "envoy"], "--peers: got envoy, expected some of direct, nginx, aiohttp, litellm, perjoule"),
+    (["--peers", "envoy"], "--peers: got envoy, expected some of direct, nginx, skeleton, aiohttp, litellm, perjoule"),
     (["--streams", "many"], "--streams: "),
     (["--streams", "0"], "--streams: got 0, expected more than 0"),
     (["--seconds", "-1"], "--seconds: got -1, expected more than 0"),

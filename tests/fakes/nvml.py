@@ -20,6 +20,9 @@ class FakeBoard:
     mig: bool | None = False  # None: a board that knows no MIG
     c2c: bool = False
     pids: tuple[int, ...] = ()
+    temperature_c: int = 41
+    clocks_mhz: dict[int, int] = field(default_factory=lambda: {pynvml.NVML_CLOCK_SM: 1980, pynvml.NVML_CLOCK_MEM: 3201})
+    clock_reasons: int = 0
     fails: dict[str, int] = field(default_factory=dict)
 
 
@@ -97,6 +100,16 @@ class FakeNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, board: FakeBoard) -> list[Any]:
         return [SimpleNamespace(pid=pid) for pid in self._check(board, "nvmlDeviceGetComputeRunningProcesses").pids]
+
+    def nvmlDeviceGetTemperature(self, board: FakeBoard, sensor: int) -> int:
+        assert sensor == pynvml.NVML_TEMPERATURE_GPU
+        return self._check(board, "nvmlDeviceGetTemperature").temperature_c
+
+    def nvmlDeviceGetClockInfo(self, board: FakeBoard, clock: int) -> int:
+        return self._check(board, "nvmlDeviceGetClockInfo").clocks_mhz[clock]
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, board: FakeBoard) -> int:
+        return self._check(board, "nvmlDeviceGetCurrentClocksEventReasons").clock_reasons
 
     def nvmlDeviceGetFieldValues(self, board: FakeBoard, fields: list[tuple[int, int]]) -> Any:
         self._check(board, "nvmlDeviceGetFieldValues")

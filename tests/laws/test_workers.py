@@ -1,6 +1,7 @@
 """Laws 1 and 4 with worker processes: whatever they tell, however late, and whenever they die, all is conserved and recorded once."""
 
 import asyncio
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ async def play(history, layout):
     meter = Meter([Device(f"GPU-{i}", "board") for i in range(boards)], pools=read_pools(gpus), source="test", status=Status.MEASURED)
     records, told, begun = [], [], 0
     desk = SharedDesk(meter, Recent(durable=False), records.append, None)
-    workers, t_ns, counter = [Worker(desk) for _ in range(4)], 10**12, 10**9
+    workers, t_ns, counter = [Worker(desk) for _ in range(4)], time.monotonic_ns() - 5 * 10**9, 10**9  # who dies does so now
     for kind, amount in history:
         t_ns += 7 * MS
         worker = workers[amount % 4]

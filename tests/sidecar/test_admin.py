@@ -34,6 +34,12 @@ class View:
     def in_flight(self):
         return [{"record_id": "r9", "model": "llama"}]
 
+    def setting(self):
+        return {"engine": "vllm"}
+
+    async def boards(self):
+        return [{"uuid": "GPU-a", "temperature_c": 41}]
+
 
 def record(number, model="llama", arrival=NOW, energy_uj=5):
     return EnergyRecord(
@@ -86,6 +92,12 @@ async def test_the_balance_says_whether_it_is_conserved(client, view):
     view.account = None
     status, body = await answer(client, "/energy/balance")
     assert (status, body["error"]["code"]) == (404, "no_energy_source")
+
+
+async def test_setting_and_boards(client):
+    """What two runs must have in common to be compared, and how the boards are."""
+    assert await answer(client, "/energy/setting") == (200, {"engine": "vllm"})
+    assert await answer(client, "/energy/boards") == (200, {"boards": [{"uuid": "GPU-a", "temperature_c": 41}]})
 
 
 async def test_requests_in_flight_are_listed(client):
@@ -205,7 +217,7 @@ async def test_a_slow_ledger_does_not_hold_up_the_rest():
     assert was_answered == [True]
 
 
-PATHS = ["/metrics", "/energy", "/energy/r1", "/energy/balance", "/energy/in-flight", "/nothing"]
+PATHS = ["/metrics", "/energy", "/energy/r1", "/energy/balance", "/energy/in-flight", "/energy/setting", "/energy/boards", "/nothing"]
 
 
 @pytest.mark.parametrize("shown", [{}, {"Authorization": "Bearer"}, {"Authorization": "Bearer toke"}, {"Authorization": "Bearer token2"},

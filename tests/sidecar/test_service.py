@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from perjoule import __version__
 from perjoule.sidecar.lookout import Questions
 from perjoule.sidecar.ports import Device
 from perjoule.sidecar.record import Status
@@ -33,6 +34,18 @@ async def test_it_is_ready_once_the_upstream_has_answered_until_it_drains():
         front.service.presence.answers.set()
         front.service.draining = True
         assert not front.service.ready()[0]
+
+
+async def test_setting_and_boards_of_a_running_sidecar():
+    """Two runs are compared by these: the engine that answered, the source and its boards, with what they draw."""
+    async with scripted([answer(b"{}")]) as engine, sidecar(engine.url) as front:
+        await asyncio.sleep(0.3)
+        setting = front.service.setting()
+        assert (setting["energy_source"], setting["energy_method"]) == (front.service.counter.name, "step-model")
+        assert (setting["engine"], setting["perjoule"]) == ("vllm", __version__)
+        (board,) = await front.service.boards()
+        assert (board["uuid"], board["temperature_c"]) == (front.service.counter.devices[0].uuid, None)
+        assert board["power_w"] > 0
 
 
 async def test_requests_in_flight_are_shown_while_they_run():
