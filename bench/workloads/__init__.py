@@ -1,0 +1,1 @@
+"""What is asked of an engine: real traces, data sets and synthetic lengths, each as a list of turns."""
