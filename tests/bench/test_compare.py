@@ -1,0 +1,140 @@
+"""The command `perjoule compare`: what it says, its JSON, and its exit codes, on runs as they lie in folders."""
+
+import json
+from copy import deepcopy
+
+import pytest
+
+from perjoule.bench.compare import run
+from perjoule.bench.measures.result import result_of
+from perjoule.bench.measures.run import RESULT
+from tests.bench.measures.made import made_run
+
+
+@pytest.fixture(scope="module")
+def result():
+    return result_of(made_run())
+
+
+def put(folder, result, factor=1.0, **more):
+    """The result of a run whose every joule is `factor` times as much, in its folder."""
+    result = deepcopy(result) | more
+    result["requests"]["energy_j"] = [joules * factor for joules in result["requests"]["energy_j"]]
+    for metric in result["metrics"].values():
+        if metric["unit"] == "J" and metric["low"] is not None:
+            metric |= {key: metric[key] * factor for key in ("value", "low", "high")}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).write_text(json.dumps(result))
+    return folder
+
+
+def test_the_same_run_twice_is_no_regression(tmp_path, result, capsys):
+    """Exit code 0, by folder or by file."""
+    a, b = put(tmp_path / "a", result), put(tmp_path / "b", result)
+    assert run([str(a), str(b / RESULT)]) == 0
+    out = capsys.readouterr().out
+    assert "J/output token rose 0.0 % [-2.3, 2.3] → no difference" in out
+    assert "Fewer than 3 repeats" in out
+
+
+def test_a_regression_is_exit_code_1_and_says_how_much(tmp_path, result, capsys):
+    """Five percent more; and the other way round an improvement."""
+    a, b = put(tmp_path / "a", result), put(tmp_path / "b", result, 1.05)
+    assert run([str(a), str(b)]) == 1
+    assert "J/output token rose 5.0 % [2.6, 7.4] → regression" in capsys.readouterr().out
+    assert run([str(b), str(a)]) == 0
+    assert "J/output token fell 4.8 % [2.5, 6.9] → improvement" in capsys.readouterr().out
+
+
+def test_what_may_pass_is_the_tolerance_and_the_metric(tmp_path, result):
+    """Within 6 %, or of a metric that did not change, there is no regression."""
+    a, b = put(tmp_path / "a", result), put(tmp_path / "b", result, 1.05)
+    assert run([str(a), str(b), "--tolerance", "6%"]) == 0
+    assert run([str(a), str(b), "--metric", "ttft"]) == 0
+    assert run([str(a), str(b), "--metric", "ttft", "--metric", "energy_per_response"]) == 1
+    assert run([str(a), str(b), "--run-to-run", "4%"]) == 0
+
+
+def test_repeats_are_paired(tmp_path, result, capsys):
+    """A folder of three runs on each side; one more on one side is left out, which is said."""
+    for nth in range(3):
+        put(tmp_path / "a" / str(nth), result, 1 + 0.002 * nth, date=str(nth))
+        put(tmp_path / "b" / str(nth), result, 1.05 + 0.001 * nth, date=str(nth))
+    put(tmp_path / "b" / "3", result, date="3")
+    assert run([str(tmp_path / "a"), str(tmp_path / "b"), "--json", "-"]) == 1
+    said, seen = capsys.readouterr()
+    found = json.loads(said)
+    assert found["changes"][0] | {"low": 0, "high": 0, "a": 0, "b": 0, "change": 0} == {
+        "metric": "energy_per_output_token", "a": 0, "b": 0, "change": 0, "low": 0, "high": 0, "pairs": 3, "requests": 1200,
+        "formula": "paired_energy_per_output_token/1", "unit": "J", "verdict": "regression", "decides": True}
+    assert found["formulas"]["paired_energy_per_output_token/1"].startswith("Σ of the records / Σ n")
+    assert "1 left out" in seen
+    assert "Fewer than 3" not in seen
+
+
+def test_a_sweep_is_no_set_of_repeats(tmp_path, result, capsys):
+    """Its runs are of different loads."""
+    for nth, concurrency in enumerate((8, 16)):
+        put(tmp_path / "a" / str(nth), result, load=result["load"] | {"concurrency": concurrency})
+    assert run([str(tmp_path / "a"), str(tmp_path / "a")]) == 2
+    assert "A holds no repeats of one thing: load.concurrency: 8 and 16" in capsys.readouterr().out
+
+
+def test_what_is_not_comparable_is_exit_code_2_unless_forced_or_allowed(tmp_path, result, capsys):
+    """It names what differs."""
+    a, b = put(tmp_path / "a", result), put(tmp_path / "b", result, 1.05, setting=result["setting"] | {"gpu_model": "H100"})
+    assert run([str(a), str(b)]) == 2
+    out = capsys.readouterr().out
+    assert "not comparable gpu_model: H200 and H100" in out
+    assert "regression" not in out
+    assert run([str(a), str(b), "--force"]) == 1
+    assert run([str(a), str(b), "--allow", "gpu_model"]) == 1
+    assert "differs: gpu_model: H200 and H100" in capsys.readouterr().out
+
+
+def test_runs_of_different_schedules_are_compared_by_what_both_tell(tmp_path, result, capsys):
+    """Nothing is paired, and times of requests are not compared."""
+    a = put(tmp_path / "a", result)
+    b = put(tmp_path / "b", result, 1.2, setting=result["setting"] | {"schedule_sha256": "s2"})
+    assert run([str(a), str(b)]) == 1
+    out = capsys.readouterr().out
+    assert "unpaired" in out
+    assert "ttft" not in out
+    assert run([str(a), str(b), "--metric", "ttft"]) == 2
+    assert "ttft: got no interval of it from 'made', and no requests of one schedule" in capsys.readouterr().err
+
+
+def test_what_is_not_valid_is_compared_and_said(tmp_path, result, capsys):
+    """With its reasons."""
+    a = put(tmp_path / "a", result)
+    b = put(tmp_path / "b", result, valid=False, reasons=[{"code": "send_lag", "text": "p99 send lag: got 9", "value": 9, "limit": 5}])
+    assert run([str(a), str(b)]) == 0
+    assert "note: B: not valid: p99 send lag: got 9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("{}", "got schema version None, expected a result of version 1"), ("[]", "got schema version list"), ("nonsense", "Expecting value"),
+    ('{"schema_version": 2, "metrics": {}}', "got schema version 2")])
+def test_what_is_no_result_is_exit_code_2(tmp_path, result, capsys, text, said):
+    """With the file, what was got and what was expected."""
+    a = put(tmp_path / "a", result)
+    (tmp_path / "b.json").write_text(text)
+    assert run([str(a), str(tmp_path / "b.json")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("perjoule compare: ")
+    assert "b.json" in err
+    assert said in err
+
+
+def test_wrong_words_are_exit_code_2(tmp_path, result, capsys):
+    """An empty folder, an unknown metric, a tolerance that is none."""
+    a = put(tmp_path / "a", result)
+    (tmp_path / "empty").mkdir()
+    assert run([str(a), str(tmp_path / "empty")]) == 2
+    assert "got no result.json in it" in capsys.readouterr().err
+    assert run([str(a), str(a), "--metric", "joy"]) == 2
+    assert "metric: got 'joy', expected one of ttft" in capsys.readouterr().err
+    for tolerance in ("x", "100%", "-1%"):
+        with pytest.raises(SystemExit) as left:
+            run([str(a), str(a), f"--tolerance={tolerance}"])
+        assert left.value.code == 2
