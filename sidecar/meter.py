@@ -155,6 +155,12 @@ class Meter:
         return None if None in powers else sum(power for power in powers if power is not None)
 
     @property
+    def divided_ns(self) -> int | None:
+        """Up to when the balance counts: the end of the last window that has been divided, in every pool; None before there was one."""
+        ends = [division.group.divided_ns for division in self.divisions]
+        return None if None in ends else min(end for end in ends if end is not None)
+
+    @property
     def boards_w(self) -> dict[str, float | None]:
         """What each board was last seen to draw, by UUID; None if that is not known."""
         groups = [division.group for division in self.divisions]

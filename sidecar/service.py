@@ -241,7 +241,10 @@ class Service:
     def balance(self) -> dict[str, Any] | None:
         if self.counter is None:
             return None
-        return {**self.meter.balance.as_json(), "source": self.counter.name, "status": self.counter.status}
+        until_ns = self.meter.divided_ns
+        return {**self.meter.balance.as_json(), "unsettled": self.meter.unsettled,
+                "until_unix_ns": None if until_ns is None else time.time_ns() - (time.monotonic_ns() - until_ns),
+                "source": self.counter.name, "status": self.counter.status}
 
     def setting(self) -> dict[str, Any]:
         return setting_of(self.config, replace(self.presence.found or Engine(""), name=self.presence.name), self.meter, self.counter)

@@ -49,7 +49,7 @@ REFUSED = {
     "a folder for calibrations that cannot be": ([*SERVE, "--energy", "simulated", "--ledger", "off", "--calibrations", "/proc/folder"],
                                                  "--calibrations: "),
     "a calibration that is not there": (["calibration", "show", "fitted-0"], "got 'fitted-0', expected one of none"),
-    "replay": (["replay"], "perjoule replay: not built yet"),
+    "what is to come": (["meter"], "perjoule meter: not built yet"),
 }
 
 

@@ -24,8 +24,8 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def modules(names: list[str]) -> set[str]:
-    """The package's Python files among archive members or paths: `perjoule/sidecar/meter.py`."""
-    found = (re.fullmatch(r"(?:.*?/)?(?:src/)?(perjoule/[\w/]+\.py|perjoule/py\.typed)", name) for name in names)
+    """The package's files among archive members or paths: `perjoule/sidecar/meter.py`, and the parts of the page."""
+    found = (re.fullmatch(r"(?:.*?/)?(?:src/)?(perjoule/[\w/]+\.(?:py|html|css|js)|perjoule/py\.typed)", name) for name in names)
     return {match[1] for match in found if match}
 
 
@@ -51,7 +51,7 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_sdist_and_tree_hold_the_same_modules(dist: Path) -> None:
     """Nothing is forgotten on the way to the user, and nothing comes along twice."""
-    tree = modules([*(f"perjoule/{p.relative_to(ROOT)}" for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")),
+    tree = modules([*(f"perjoule/{p.relative_to(ROOT)}" for folder in FOLDERS for p in (ROOT / folder).rglob("*.*")),
                     *(f"perjoule/{p.name}" for p in (ROOT / "src" / "perjoule").iterdir())])
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:

@@ -17,10 +17,11 @@ from perjoule.sidecar.config import Config, ConfigError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
-NOT_BUILT = ("replay", "compare", "ledger", "estimate", "meter")
+NOT_BUILT = ("ledger", "meter")
 PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run",
             "calibration": "perjoule.bench.calibrations:run", "bench relay": "perjoule.bench.relay:run",
-            "bench soak": "perjoule.bench.soak:run"}
+            "bench soak": "perjoule.bench.soak:run", "replay": "perjoule.bench.replay:run", "compare": "perjoule.bench.compare:run",
+            "leaderboard": "perjoule.bench.leaderboard:run", "estimate": "perjoule.bench.estimate:run"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("probe", help="can the joules of this machine be trusted?", add_help=False)
     commands.add_parser("accuracy", help="how far are the shares from measured Shapley values?", add_help=False)
     commands.add_parser("calibration", help="what has been learned of what steps and tokens cost", add_help=False)
+    commands.add_parser("replay", help="a real trace through the sidecar: what each request took and cost", add_help=False)
+    commands.add_parser("compare", help="did the joules of two runs change?", add_help=False)
+    commands.add_parser("leaderboard", help="results as a table, one page, or ML.ENERGY's folders", add_help=False)
+    commands.add_parser("estimate", help="what would a workload cost?", add_help=False)
     bench = commands.add_parser("bench", help="what does the sidecar cost beside other relays?")
     bench.add_argument("what", choices=("relay", "soak"))
     key = commands.add_parser("key", help="make an API key for --keys: the key to standard output, its entry to standard error")

@@ -122,3 +122,14 @@ def test_the_power_cap_is_part_of_the_board() -> None:
     hot, unknown = counter.conditions()
     assert hot == Condition("GPU-a", 41, 1980, 3201, ("sw_power_cap", "hw_thermal_slowdown"), "580.159")
     assert unknown == Condition("GPU-b", driver_version="580.159")
+
+
+def test_power_is_looked_at_when_the_counter_has_changed() -> None:
+    """Between two changes the power of the last one holds: a call into the driver costs the host a part of a core."""
+    board = FakeBoard("GPU-a", step_mj=0, power_mw=300_000)
+    counter = NvmlCounter(nvml=FakeNvml(board))
+    assert counter.read()[0].power_mw == 300_000
+    board.power_mw = 500_000
+    assert counter.read()[0].power_mw == 300_000
+    board.energy_mj += 40_000
+    assert counter.read()[0].power_mw == 500_000
