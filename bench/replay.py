@@ -102,7 +102,7 @@ async def task_of(args: argparse.Namespace, headers: Mapping[str, str], server: 
     if made_up and args.prompts == "token_ids" and vocabulary is None:
         vocabulary = await engine.vocabulary(args.url, args.model, headers)
     prompter = Prompter(args.model, args.seed, *([vocabulary] if vocabulary else []), forced=not args.free_length)
-    setting = {"model_id": args.model, "model_revision": found.root if found.root != args.model else None,
+    setting = {"model_id": args.model, "model_revision": found.root,
                "workload_filters": args.said, "prompts": args.prompts if made_up else None, **dict(args.setting)}
     if server is not None:
         setting["engine_flags"] = {**(setting.get("engine_flags") or {}), "server": server}

@@ -19,7 +19,8 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model as the engine lists it; `context` is its longest input and output together, None where it does not say."""
+    """A model as the engine lists it; `context` is its longest input and output together, `root` what it was loaded
+    as; None where it does not say."""
 
     model: str
     context: int | None = None
@@ -43,7 +44,9 @@ async def look(url: str, model: str, headers: Mapping[str, str]) -> Found:
         raise EngineError(f"--model: got {model!r}, expected one that {url} has: {', '.join(sorted(found))}")
     entry = found.get(model, {})
     context = entry.get("max_model_len")
-    return Found(model, context if isinstance(context, int) else None, entry.get("root"))
+    root = entry.get("root")
+    is_name = isinstance(root, str) and root != model and not root.startswith("/")  # a folder of the server's says nothing elsewhere
+    return Found(model, context if isinstance(context, int) else None, root if is_name else None)
 
 
 async def vocabulary(url: str, model: str, headers: Mapping[str, str]) -> int:
