@@ -46,11 +46,11 @@ class NvmlCounter:
         self.boundary = "gpu-module" if any(modules) else "gpu-board"
         scopes = [nvml.NVML_POWER_SCOPE_MODULE if module else nvml.NVML_POWER_SCOPE_GPU for module in modules]
         self._instant = [(nvml.NVML_FI_DEV_POWER_INSTANT, scope) for scope in scopes]
-        self._last: dict[int, tuple[int, int | None]] = {}  # of each board: its counter, and the power when it had changed to that
+        self._last: dict[int, int] = {}  # what each board's counter was
 
     def read(self) -> tuple[Reading, ...]:
-        """Every board's counter and instant power, one after another. The power is looked at when the counter has changed: each call takes
-        an H200's host some 2 ms of a core, and four polls in five see no change. Raises CounterError."""
+        """Every board's counter, one after another, and its instant power where the counter has changed: each call takes an H200's host
+        some 2 ms of a core. Raises CounterError."""
         return tuple(self._read(index) for index in range(len(self._handles)))
 
     def instant_mw(self, index: int) -> int | None:
@@ -124,10 +124,9 @@ class NvmlCounter:
             millijoules = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handles[index])
         except self._nvml.NVMLError as error:
             raise CounterError(f"nvml: {self.devices[index].uuid}: {error}") from error
-        after, known = time.monotonic_ns(), self._last.get(index)
-        if known is None or known[0] != millijoules:
-            self._last[index] = known = millijoules, self.instant_mw(index)
-        return Reading(before, after, millijoules * UJ_PER_MJ, known[1])
+        after, changed = time.monotonic_ns(), self._last.get(index) != millijoules
+        self._last[index] = millijoules
+        return Reading(before, after, millijoules * UJ_PER_MJ, self.instant_mw(index) if changed else None)
 
     def _all(self) -> list[Any]:
         try:

@@ -41,7 +41,7 @@ class Condition:
 class Reading:
     """One look at one device: the counter's value, and when the call began and returned (monotonic).
 
-    `power_mw` is the instant power, None where the device has no such sensor.
+    `power_mw` is the instant power, None where it was not looked at, or the device has no such sensor.
     """
 
     t_before_ns: int

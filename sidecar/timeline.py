@@ -68,7 +68,8 @@ class Timeline:
         """Take one reading; answers the window that it closes, if it does."""
         if self.changed_ns is not None and reading.t_after_ns <= self.changed_ns:
             return None  # late: its window is closed already
-        self._power_mw = reading.power_mw
+        if reading.power_mw is not None:
+            self._power_mw = reading.power_mw
         before, value = self._value_uj, reading.energy_uj
         if value == before:
             self._looked_ns = reading.t_before_ns

@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
+
+from perjoule.bench import beat
 from perjoule.sidecar.ports import CounterError, Device, Reading
 from perjoule.sidecar.record import Status
-from perjoule.sidecar.sampler import CALLS_KEPT, Sampler
+from perjoule.sidecar.sampler import CALLS_KEPT, Rhythm, Sampler
 from perjoule.sidecar.units import NS_PER_MS
 
 PATIENCE_S = 20.0  # only a broken sampler takes this long
@@ -179,3 +182,53 @@ def test_a_hanging_driver_does_not_hold_up_the_stop() -> None:
     assert not sampler.stop(timeout_s=0.01)
     release.set()
     assert sampler.stop(PATIENCE_S)
+
+
+MS = NS_PER_MS
+
+
+def test_a_beat_is_looked_at_around_its_changes() -> None:
+    """Not for most of a period, then closely until the change comes."""
+    rhythm = Rhythm(100 * MS, 20 * MS, 1)
+    assert [rhythm.due_ns(0, 1), rhythm.due_ns(20 * MS, 1)] == [None, None]  # nothing is known of the beat yet
+    assert rhythm.due_ns(40 * MS, 2) == 120 * MS
+    assert [rhythm.due_ns(t_ms * MS, 2) for t_ms in (120, 130, 140)] == [130 * MS, 140 * MS, 150 * MS]
+    assert rhythm.due_ns(150 * MS, 3) == 230 * MS
+
+
+def test_a_change_that_does_not_come_is_not_waited_for_closely() -> None:
+    """An idle board, or one that sleeps: the polls are what was asked for again."""
+    rhythm = Rhythm(100 * MS, 20 * MS, 1)
+    rhythm.due_ns(0, 1)
+    rhythm.due_ns(20 * MS, 2)
+    assert rhythm.due_ns(170 * MS, 2) == 180 * MS
+    assert rhythm.due_ns(180 * MS, 2) is None
+
+
+@pytest.mark.parametrize(("period_ms", "poll_ms", "devices"), [(100, 20, 2), (100, 30, 1), (10, 20, 1)])
+def test_without_a_beat_to_go_by_it_is_looked_evenly(period_ms: int, poll_ms: int, devices: int) -> None:
+    """Several boards, or polls that are not much closer than changes."""
+    rhythm = Rhythm(period_ms * MS, poll_ms * MS, devices)
+    assert [rhythm.due_ns(t * MS, t) for t in range(5)] == [None] * 5
+
+
+def test_the_rhythm_dates_changes_better_with_fewer_looks() -> None:
+    """On a board made to change as an H200 does."""
+    even, close = (beat.played(rule(20 * MS), minutes=2.0) for rule in (beat.evenly, beat.in_rhythm))
+    assert close[0] < 0.7 * even[0]
+    assert close[1] < 0.8 * even[1]
+
+
+def test_the_sampler_looks_in_rhythm() -> None:
+    """One board that changes every 100 ms is looked at less often than polls would."""
+    counter = ScriptedCounter(lambda n: 0)
+    counter.devices = counter.devices[:1]
+    began_ns = time.monotonic_ns()
+    counter.read = lambda: (Reading(time.monotonic_ns(), time.monotonic_ns(), (time.monotonic_ns() - began_ns) // (100 * MS)),)
+    heard = Heard()
+    sampler = Sampler(counter, heard.deliver, 20 * MS)
+    sampler.start()
+    heard.until(lambda: heard.energies[-1:] >= [12])
+    assert sampler.stop()
+    assert sampler.reads < 48  # 60 by polls, 36 in rhythm; a busy machine may miss some
+    assert sorted(set(heard.energies)) == list(range(13))
