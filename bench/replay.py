@@ -27,7 +27,7 @@ from perjoule.bench.child import FailedError
 from perjoule.bench.load import calibrate
 from perjoule.bench.measures.run import PAGE
 from perjoule.bench.runs import engine, sweep
-from perjoule.bench.runs.flags import plan_of, prepared, read_flags
+from perjoule.bench.runs.flags import fitted, plan_of, read_flags, workload_for
 from perjoule.bench.runs.one import ResumeError, Task, carry_out
 from perjoule.bench.runs.operator import Operator
 from perjoule.bench.runs.progress import Live
@@ -95,8 +95,10 @@ async def runs(argv: Sequence[str], args: argparse.Namespace, view: Live) -> tup
 
 async def task_of(args: argparse.Namespace, headers: Mapping[str, str], server: str | None) -> Task:
     """One run's task: the engine is asked what it is, and whether it takes the prompts. Raises EngineError, WorkloadError, ValueError."""
+    workload = workload_for(args)
+    plan = plan_of(args, workload)
     found = await engine.look(args.url, args.model, headers)
-    workload = prepared(args, found.context)
+    workload = fitted(workload, args, found.context)
     made_up = any(turn.body is None for turn in workload.turns)
     vocabulary = args.vocabulary
     if made_up and args.prompts == "token_ids" and vocabulary is None:
@@ -115,7 +117,7 @@ async def task_of(args: argparse.Namespace, headers: Mapping[str, str], server: 
         hosts = ray_hosts.hosts()
         drive |= {"link": ray_hosts.on(hosts), "processes": args.processes or len(hosts)}
         setting["client_hosts"] = len(hosts)
-    return Task(args.url, workload, plan_of(args, workload), prompter, setting, {**asked, "flags": args.shown}, headers, drive)
+    return Task(args.url, workload, plan, prompter, setting, {**asked, "flags": args.shown}, headers, drive)
 
 
 def show(results: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:

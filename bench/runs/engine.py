@@ -32,6 +32,8 @@ async def look(url: str, model: str, headers: Mapping[str, str]) -> Found:
     try:
         async with (aiohttp.ClientSession(timeout=PATIENCE, headers=headers) as session,
                     session.get(f"{url.rstrip('/')}/v1/models") as answer):
+            if answer.status >= 500:  # as a sidecar says that the engine behind it is not there
+                raise EngineError(f"{url}: answered {answer.status} {(await answer.text())[:200]}, expected an inference server")
             if answer.status != 200:
                 return Found(model)  # not every server lists its models
             listed = (await answer.json()).get("data") or []

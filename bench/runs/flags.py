@@ -95,10 +95,13 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def prepared(args: argparse.Namespace, context: int | None) -> Workload:
-    """The workload, filtered; one that is longer than the engine's context, where nothing else was said, is scaled to fit, and says so.
-    Raises WorkloadError."""
-    workload = flags.filtered(workload_of(args.trace, seed=args.seed, window=flags.window_of(args)), args)
+def workload_for(args: argparse.Namespace) -> Workload:
+    """The workload, filtered. Raises WorkloadError."""
+    return flags.filtered(workload_of(args.trace, seed=args.seed, window=flags.window_of(args)), args)
+
+
+def fitted(workload: Workload, args: argparse.Namespace, context: int | None) -> Workload:
+    """A workload that is longer than the engine's context is scaled to fit where the flags say nothing of lengths, and says so."""
     if context is None or args.max_context or args.scale_lengths:
         return workload
     longest = max(((turn.input_tokens or 0) + (turn.output_tokens or 0) for turn in workload.turns if turn.body is None), default=0)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import itertools
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,9 +67,12 @@ async def restart(command: str, server: str, url: str, model: str, headers: Mapp
     """Start the server anew: a shell command, `{server}` in it replaced, which returns when it has done what it can; then the engine is
     waited for. Raises EngineError."""
     words = ["sh", "-c", command.replace("{server}", server)]
-    done = await asyncio.to_thread(subprocess.run, words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise EngineError(f"--restart: {words[-1]!r} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    with tempfile.TemporaryFile() as said:  # a file: what the command leaves running would hold a pipe open
+        done = await asyncio.to_thread(subprocess.run, words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        if done.returncode != 0:
+            said.seek(0)
+            why = said.read().decode(errors="replace").strip()[-500:]
+            raise EngineError(f"--restart: {words[-1]!r} ended with {done.returncode}: {why}")
     give_up_s = time.monotonic() + START_S
     while True:
         try:

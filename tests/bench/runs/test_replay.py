@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +100,29 @@ async def test_a_sweep_with_repeats_has_a_page_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
+async def test_a_sweep_over_settings_of_the_server(tmp_path):
+    """The command starts the engine anew for each value, leaves it running, and is not waited for any longer than it runs."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    pid = tmp_path / "pid"
+    engine = f"{sys.executable} -m perjoule.bench.engine --port {port} --speed 4 --max-num-seqs {{server}}"
+    script = f"[ -f {pid} ] && kill $(cat {pid}); sleep 0.3; {engine} & echo $! > {pid}"
+    serve = ["serve", "--upstream", f"http://127.0.0.1:{port}", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+             "--energy", "simulated", "--ledger", str(tmp_path / "ledger.sqlite3"), "--calibrations", "off"]
+    try:
+        async with child("perjoule.main", *serve) as sidecar:
+            it = Rig(sidecar["listen"], sidecar["admin"])
+            code, out, err = await replayed(*flags_for(it, tmp_path / "s", "--trace", "fixed:30,10,8", "--concurrency", "4",
+                                                       "--sweep", "server=1,4", "--restart", script, "--json", "-"))
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+    assert code == 0, err
+    one, four = json.loads(out)
+    assert [result["setting"]["engine_flags"] for result in (one, four)] == [{"server": "1"}, {"server": "4"}]
+    assert one["windows"]["whole"]["output_throughput"] < four["windows"]["whole"]["output_throughput"]
+
+
+@pytest.mark.slow
 async def test_what_is_broken_off_is_kept_marked_and_gone_on_with(tmp_path, trace):
     """Ctrl-C in the middle: what was done is a result that says so; with --resume the rest is sent, and every request is there once."""
     async with rig(tmp_path) as it:
@@ -139,15 +164,16 @@ async def test_what_cannot_be_run_is_said_before_anything_is_sent(tmp_path):
 
 async def test_lengths_that_do_not_fit_are_scaled_and_it_is_said(tmp_path):
     """To the engine's context, where the flags say nothing of lengths; and left alone where they do."""
-    from perjoule.bench.runs.flags import prepared, read_flags
+    from perjoule.bench.runs.flags import fitted, read_flags, workload_for
 
     flags = ["--url", "http://h", "--model", "m", "--out", str(tmp_path), "--trace", "fixed:3000,1000,2", "--concurrency", "1"]
     args = read_flags(flags)
-    scaled = prepared(args, 2016)
+    scaled = fitted(workload_for(args), args, 2016)
     assert [(turn.input_tokens, turn.output_tokens) for turn in scaled.turns] == [(1500, 500)] * 2
     assert "the longest request had 4000 tokens, the engine takes 2016: all lengths were scaled to fit" in scaled.notes
     assert args.said == ["--scale-lengths 0.5000"]
-    assert prepared(read_flags([*flags, "--max-context", "5000"]), 2016).turns[0].input_tokens == 3000
+    told = read_flags([*flags, "--max-context", "5000"])
+    assert fitted(workload_for(told), told, 2016).turns[0].input_tokens == 3000
 
 
 async def test_a_sidecar_that_is_not_there_says_nothing():

@@ -71,8 +71,8 @@ def test_settings_are_json_where_they_can_be():
 
 
 async def test_a_server_that_cannot_be_started_is_said():
-    with pytest.raises(EngineError, match=r"'exit 3' ended with 3"):
-        await restart("exit {server}", "3", "http://127.0.0.1:1", "m", {})
+    with pytest.raises(EngineError, match=r"ended with 3: no such GPU"):
+        await restart("echo no such GPU >&2; exit {server}", "3", "http://127.0.0.1:1", "m", {})
 
 
 def test_only_runs_that_are_there_are_listed(tmp_path):
