@@ -14,6 +14,8 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _STATUS_LINE = re.compile(rb"HTTP/(0\.9|1\.0|1\.1|2\.0) ([0-9]{3})(?: ([^\r\n]*))?\r\n")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t -~\x80-\xff]*)\r\n")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]+)((?:[ \t;][^\r\n]*)?)\r\n")
+# framing and hops (RFC 9110 section 6.5.1): llhttp heeds them there as it does in a head, or refuses them
+_NOT_FOR_TRAILERS = (b"transfer-encoding", b"connection", b"proxy-connection", b"upgrade")
 _EXTENSIONS = re.compile(rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[\t !#-\[\]-~\x80-\xff]*"))?)*')
 _MOST = 2**64 - 1
 
@@ -156,6 +158,8 @@ def read_chunks(raw: Bytes, answer: Response) -> None:
     answer.trailers = raw.fields()
     if values(answer.trailers, b"content-length"):
         raise BrokenError
+    if any(values(answer.trailers, name) for name in _NOT_FOR_TRAILERS):
+        answer.doubtful = True
 
 
 def closes(version: bytes, fields: Fields) -> bool:

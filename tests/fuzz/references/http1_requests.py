@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from tests.fuzz.references.http1 import BrokenError, Bytes, Fields, Response, UnfinishedError, closes, read_chunks, values
 
+_SPACED_CODING = re.compile(rb"(?im)^transfer-encoding:[^\r\n]*[ \t]\r?$|^transfer-encoding:[^\r\n]*\t")
 _PLAIN_LINE = re.compile(rb"(GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) (/[!\"$-~]*) HTTP/(1\.[01])\r\n")
 _LINE = re.compile(rb"[^\r\n]*\r\n")
 
@@ -37,11 +38,15 @@ def _read_one(left: Bytes, found: Requests) -> bool:
         found.doubtful = True  # other methods, forms of the target and versions
         return False
     method, target, version = left.line(_PLAIN_LINE).groups()
+    before = left.left
     fields = left.fields()
     hosts, codings = values(fields, b"host"), [coding.lower() for coding in values(fields, b"transfer-encoding")]
     if len(hosts) > 1 or (version == b"1.1" and not hosts) or (codings and version == b"1.0"):
         raise BrokenError
     if values(fields, b"upgrade") or len(codings) > 1 or values(fields, b"expect"):
+        found.doubtful = True
+        return False
+    if _SPACED_CODING.search(before[:len(before) - len(left.left)]):  # legal white space, and a known way to smuggle: llhttp refuses it
         found.doubtful = True
         return False
     if codings not in ([], [b"chunked"]):
