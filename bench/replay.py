@@ -27,7 +27,7 @@ from perjoule.bench.child import FailedError
 from perjoule.bench.load import calibrate
 from perjoule.bench.measures.run import PAGE
 from perjoule.bench.runs import engine, sweep
-from perjoule.bench.runs.flags import fitted, plan_of, read_flags, workload_for
+from perjoule.bench.runs.flags import check, fitted, plan_of, read_flags, workload_for
 from perjoule.bench.runs.one import ResumeError, Task, carry_out
 from perjoule.bench.runs.operator import Operator
 from perjoule.bench.runs.progress import Live
@@ -68,6 +68,8 @@ async def runs(argv: Sequence[str], args: argparse.Namespace, view: Live) -> tup
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     points = sweep.points(args.sweep, args.repeats)
+    for point in points:  # before the first is run
+        check(sweep.flags_of(argv, point, read_flags))
     headers = {"Authorization": f"Bearer {os.environ[args.api_key_env]}"} if args.api_key_env else {}
     token = os.environ[args.admin_token_env] if args.admin_token_env else None
     server, results = None, []

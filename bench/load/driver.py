@@ -184,9 +184,11 @@ class Drive:
         rows = [row for row in self.schedule.rows if row.index not in done]
         times = [row.intended_ns for row in rows if row.intended_ns is not None]
         begin_ns = self.begin_ns if self.begin_ns is not None else min(times) if times and done else 0
-        places = _places(self.schedule.plan)
+        plan = self.schedule.plan
+        places = _places(plan)
+        until_ns = round(plan.duration_s * NS_PER_S) if plan.mode == "closed" and plan.duration_s is not None else None
         return [Job(self.url, self.run_id, number, [Task(row, self.workload.turns[row.turn]) for row in share(rows, number, parts)],
-                    self.prompter, tuple(places[number::parts]), self.headers, self.timeout_s, self.ca_file, begin_ns)
+                    self.prompter, tuple(places[number::parts]), self.headers, self.timeout_s, self.ca_file, begin_ns, until_ns)
                 for number in range(parts)]
 
 

@@ -50,3 +50,4 @@ class Job:
     timeout_s: float = 600.0
     ca_file: str | None = None  # of who signed an https server's certificate; None: those the machine trusts
     begin_ns: int = 0  # the schedule's time at which it begins
+    until_ns: int | None = None  # and at which no place of a closed loop is taken any more

@@ -29,8 +29,9 @@ class Plan:
     burstier, as vLLM words it). With `ramp_s` the rate goes linearly from `request_rate` to `request_rate_end` and stays there. `trace`:
     when the workload has it, divided by `time_scale` (2: twice as fast).
 
-    It ends after so many `requests` (None: each turn once), or with an open loop before `duration_s`; turns begin anew when all were
-    taken. Of the requests a share of `cancel_share`, drawn from the seed, is left `cancel_after_s` after it was sent."""
+    It ends after so many `requests` (None: each turn once), or before `duration_s`: an open loop then has all arrivals up to then,
+    turns begin anew when all were taken; a closed one takes no place any more, and which of its rows were sent only the run can tell.
+    Of the requests a share of `cancel_share`, drawn from the seed, is left `cancel_after_s` after it was sent."""
 
     mode: str
     arrivals: str | None = None
@@ -63,8 +64,8 @@ class Plan:
         _check("ramp_s", self.ramp_s, 0 <= self.ramp_s < inf and (not self.ramp_s or is_closed or ends is not None),
                "0 or more, with a closed loop or request_rate_end")
         _check("requests", self.requests, self.requests is None or self.requests >= 1, "1 or more")
-        _check("duration_s", self.duration_s, self.duration_s is None or (is_open and _positive(self.duration_s)),
-               "more than 0, with an open loop")
+        _check("duration_s", self.duration_s, self.duration_s is None or (self.mode != "trace" and _positive(self.duration_s)),
+               "more than 0, with an open or a closed loop")
         _check("seed", self.seed, 0 <= self.seed < 2**63, "0 or more, below 2**63")
         _check("time_scale", self.time_scale, _positive(self.time_scale) and (self.mode == "trace" or self.time_scale == 1),
                "more than 0, with a trace")
@@ -134,7 +135,8 @@ def schedule(workload: Workload, plan: Plan) -> Schedule:
         raise ValueError(f"{workload.name}: got no turns, expected one at least")
     if plan.mode == "trace" and (plan.requests or 0) > len(workload.turns):
         raise ValueError(f"requests: got {plan.requests}, expected at most the {len(workload.turns)} of the trace")
-    wanted = plan.requests if plan.requests is not None or plan.duration_s is not None else len(workload.turns)
+    endless = plan.mode == "open" and plan.duration_s is not None
+    wanted = plan.requests if plan.requests is not None or endless else len(workload.turns)
     times, cancels = _heads(workload, plan), Random(f"{plan.seed} cancel")
     rows: list[Row] = []
     chains: dict[tuple[int, str], int] = {}

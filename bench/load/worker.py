@@ -114,8 +114,11 @@ class Worker:
             self._ahead.soon(chain[0])
 
     def _take_place(self, at_ns: int) -> None:
-        """A place of the closed loop is free: the next chain begins."""
-        if self._waiting:
+        """A place of the closed loop is free: the next chain begins, if there is time for another."""
+        if self._job.until_ns is not None and at_ns >= self._job.until_ns:
+            self._left -= sum(1 + len(self._chains[task.row.chain]) for task in self._waiting)
+            self._waiting.clear()
+        elif self._waiting:
             task = self._waiting.popleft()
             heapq.heappush(self._due, (at_ns, task.row.index, task))
 
@@ -124,15 +127,15 @@ class Worker:
         self.tell(sample=sample)
         if self._stops:
             return
-        if not self._left:
-            self._over.set()
-            return
         end_ns = sample.end_ns or 0
         if chain := self._chains[task.row.chain]:
             follower = chain.popleft()
             heapq.heappush(self._due, (end_ns + follower.row.think_ns, follower.row.index, follower))
         elif self._job.places:
             self._take_place(end_ns)
+        if not self._left:
+            self._over.set()
+            return
         self._pump()
 
     async def _keep_making(self) -> None:

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--ramp", type=float, default=0.0, metavar="S", help="open the places, or rise to --request-rate-end, in S seconds")
     load.add_argument("--request-rate-end", type=float, metavar="R", help="the rate after the ramp")
     load.add_argument("--requests", type=int, metavar="N", help="so many (default: each of the workload once)")
-    load.add_argument("--duration", type=float, metavar="S", help="of an open loop")
+    load.add_argument("--duration", type=float, metavar="S", help="for so long (open and closed loops)")
     load.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0); repeats count up from it")
     load.add_argument("--cancel-share", type=float, default=0.0, metavar="P", help="hang up on a share of the requests")
     load.add_argument("--cancel-after", type=float, default=1.0, metavar="S", help="so long after they were sent (default: 1)")
@@ -89,7 +89,8 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     try:
         if args.slo:
             objectives(args.slo)
-        _plan(args, has_times=True)
+        if not args.sweep:  # whose points are checked one by one
+            check(args)
     except ValueError as error:
         made.error(str(error))
     return args
@@ -111,6 +112,11 @@ def fitted(workload: Workload, args: argparse.Namespace, context: int | None) ->
     args.said.append(f"--scale-lengths {factor:.4f}")
     note = f"the longest request had {longest} tokens, the engine takes {context}: all lengths were scaled to fit"
     return replace(scaled, notes=(*scaled.notes, note))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Whether the load that was asked for is one, if the workload has times. Raises ValueError."""
+    _plan(args, has_times=True)
 
 
 def plan_of(args: argparse.Namespace, workload: Workload) -> Plan:

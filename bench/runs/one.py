@@ -89,6 +89,8 @@ async def carry_out(task: Task, folder: Path, operator: Operator, view: View, st
     view.phase("records")
     await _keep_records(folder, operator, run, drive.start_unix_ns)
     run["partial"] = stopped.is_set()
+    if task.plan.mode == "closed" and task.plan.duration_s is not None:
+        run["planned"] = len(read_run(folder).samples)  # what there was time for
     _write(folder / ASKED, run)
     view.phase("measuring")
     return await asyncio.to_thread(measured, folder)

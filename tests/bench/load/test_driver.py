@@ -241,3 +241,19 @@ def runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_a_closed_loop_that_has_so_long_ends_what_it_has_begun():
+    """No place is taken after that, in any process; sessions go on to their end, and nobody waits for what was not sent."""
+    turns = [Turn(body={"prompt": "x", "golden": {"tokens": 3, "gap_ms": 10}}, session=str(number // 2)) for number in range(400)]
+    async with golden() as (url, log):
+        run = going(url, Plan("closed", concurrency=4, duration_s=0.6), work(*turns), processes=2)
+        samples = [sample async for sample in run]
+        there = log()
+    assert 8 <= len(samples) < 400
+    assert there.keys() == {f"run-{sample.index}" for sample in samples}
+    assert {sample.outcome for sample in samples} == {"completed"}
+    firsts = [sample for sample in samples if sample.index % 2 == 0]
+    assert max(sample.intended_ns for sample in firsts) < 0.6 * S
+    assert {sample.index + 1 for sample in firsts} <= {sample.index for sample in samples}  # the second turn of each
+    assert len(run.schedule.rows) == 400

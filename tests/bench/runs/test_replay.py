@@ -88,12 +88,14 @@ async def test_a_trace_from_flags_to_page(tmp_path, trace):
 async def test_a_sweep_with_repeats_has_a_page_of_its_own(tmp_path):
     """Runs in turns, each with its folder, and no sidecar ledger: the records are asked for one by one."""
     async with rig(tmp_path, "--ledger", "off") as it:
-        code, out, err = await replayed(*flags_for(it, tmp_path / "s", "--trace", "fixed:30,10,12", "--sweep", "concurrency=1,4",
-                                                   "--repeats", "2", "--json", "-", "--require-valid"))
+        code, out, err = await replayed(*flags_for(it, tmp_path / "s", "--trace", "fixed:30,10,900", "--duration", "1",
+                                                   "--sweep", "concurrency=1,4", "--repeats", "2", "--json", "-", "--require-valid"))
     assert code == 1, err  # valid it cannot be in a second
     results = json.loads(out)
     assert [result["load"]["concurrency"] for result in results] == [1, 4, 1, 4]
     assert [result["load"]["seed"] for result in results] == [0, 0, 1, 1]
+    assert all(0 < len(result["requests"]["index"]) < 900 and not result["partial"] for result in results)
+    assert "partial" not in {reason["code"] for result in results for reason in result["reasons"]}
     assert all(result["closure"]["exact"] and not result["closure"]["missing"] for result in results)
     assert len(json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]) == 4
     assert (tmp_path / "s" / "page.html").exists()
