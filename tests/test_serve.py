@@ -20,12 +20,16 @@ MEMORY_KB = 80_000  # design, section 6
 
 @asynccontextmanager
 async def served(*flags, engine=None):
-    """The embedded engine and the sidecar in front of it; yields the sidecar's two addresses."""
+    """The embedded engine and the sidecar in front of it, which knows it; yields the sidecar's two addresses."""
     async with contextlib.AsyncExitStack() as stack:
+        is_ours = engine is None
         if engine is None:
             engine = (await stack.enter_async_context(child("perjoule.bench.engine", "--port", "0")))["url"]
         ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger", "off", "--calibrations", "off")
-        yield await stack.enter_async_context(child("perjoule.main", "serve", "--upstream", engine, *ports, *flags))
+        serving = await stack.enter_async_context(child("perjoule.main", "serve", "--upstream", engine, *ports, *flags))
+        while is_ours and json.loads((await ask(serving["admin"] + "/readyz"))[1])["engine"] == "unknown":  # a busy machine takes its time
+            await asyncio.sleep(0.05)
+        yield serving
 
 
 async def ask(url, body=None, **headers):
