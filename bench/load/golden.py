@@ -87,6 +87,7 @@ class Golden(asyncio.Protocol):
         self._now_ns = self._number = 0
         self._due_s = 0.0
         self._is_chat = False
+        self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -166,6 +167,7 @@ class Golden(asyncio.Protocol):
         script, answered = self._script, self._answered
         if self._transport is None or answered is None:
             return None
+        self._flush()
         for _ in range(script.burst):
             number = self._number
             if script.resets_at == number:
@@ -190,6 +192,7 @@ class Golden(asyncio.Protocol):
         now_ns = time.monotonic_ns()
         tokens = min(script.per_chunk, script.tokens - answered.tokens)
         answered.tokens += tokens
+        self._flush()
         self._number += 1
         answered.sent_ns.append(now_ns)
         text = f"{LETTERS}t{now_ns:019}" if script.splits_utf8 else f"t{now_ns:019}"
@@ -197,22 +200,27 @@ class Golden(asyncio.Protocol):
         if script.splits_utf8:
             cut = data.index(LETTERS.encode()) + 3  # inside the euro sign
             self._transport.write(data[:cut])
-            asyncio.get_running_loop().call_soon(self._write, data[cut:])
+            self._rest = data[cut:]
+            asyncio.get_running_loop().call_soon(self._flush)
         else:
             self._transport.write(data)
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
+    def _flush(self) -> None:
+        """The second part of a chunk that was cut; before anything else is written, however late that is."""
+        rest, self._rest = self._rest, b""
+        if rest and self._transport is not None:
+            self._transport.write(rest)
 
     def _finish(self) -> None:
+        self._flush()
         end = b""
         if not self._script.without_end:
             end = self._event({}, "stop")
             if self._asks_usage:
                 end += _chunk(b"data: " + orjson.dumps({"id": "g", "object": "chunk", "choices": [], "usage": self._usage()}) + b"\n\n")
             end += _chunk(b"data: [DONE]\n\n")
-        asyncio.get_running_loop().call_soon(self._write, end + b"0\r\n\r\n")
+        if self._transport is not None:
+            self._transport.write(end + b"0\r\n\r\n")
         self._end("whole")
 
     def _end(self, how: str) -> None:

@@ -117,6 +117,9 @@ async def test_t49_workers_count_once_together():
     async with scripted([0.01, answer(COUNTED)]) as engine, serving(engine.url, "--workers", "2") as front:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=20)) as client:
             asking = {"url": front["listen"] + CHAT, "data": INFER, "headers": {"X-Energy-Include": "settled"}}
+            async with asyncio.timeout(20):  # what ran before the counter had changed has no joules
+                while not (await (await client.get(front["admin"] + "/energy/balance")).json())["measured_uj"]:
+                    await asyncio.sleep(0.05)
 
             async def ask():
                 async with client.post(**asking) as got:
