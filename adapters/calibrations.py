@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from perjoule.sidecar.calibration import MOST_VERSIONS, Calibration, Key
+from perjoule.sidecar.metering.calibration import MOST_VERSIONS, Calibration, Key
 
 logger = logging.getLogger(__name__)
 

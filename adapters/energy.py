@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-from perjoule.sidecar.pools import read_pools
+from perjoule.sidecar.metering.pools import read_pools
 from perjoule.sidecar.ports import EnergyCounter, UnavailableError
 
 EXPECTED = "auto, nvml, zeus, dcgm:URL, replay:FILE or simulated[:URL]"

@@ -2,7 +2,7 @@
 
 Without its key only what needs none is told: vLLM guards `/v1` with one, but not `/version` and `/metrics`. SGLang and llama.cpp name
 the limit of their batch. vLLM does not: there, `running` at its plateau while somebody waits is the limit, and
-`perjoule.sidecar.steady_state.Plateau` tells when that can be believed.
+`perjoule.sidecar.metering.steady_state.Plateau` tells when that can be believed.
 """
 
 import re
@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from perjoule.sidecar.addresses import Unix, read_origin
+from perjoule.sidecar.http.addresses import Unix, read_origin
 from perjoule.sidecar.ports import Engine
 
 TIMEOUT_S = 2.0

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from perjoule.sidecar.record import EnergyRecord
-from perjoule.sidecar.span import Value, export_bytes, span_bytes, span_name
+from perjoule.sidecar.records.span import Value, export_bytes, span_bytes, span_name
 from perjoule.sidecar.telemetry import SCOPE
 
 TRACES_PATH = "/v1/traces"

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from random import Random
 from statistics import fmean, pstdev
 
+from perjoule.sidecar.metering.timeline import Timeline
 from perjoule.sidecar.ports import Reading
-from perjoule.sidecar.sampler import Rhythm
-from perjoule.sidecar.timeline import Timeline
+from perjoule.sidecar.process.sampler import Rhythm
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 PERIOD_NS, JITTER_NS = 100 * NS_PER_MS, 1 * NS_PER_MS

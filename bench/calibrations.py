@@ -14,9 +14,9 @@ from rich.text import Text
 
 from perjoule.adapters.calibrations import CalibrationFolder
 from perjoule.bench.columns import Columns
-from perjoule.sidecar.calibration import Calibration, Version
-from perjoule.sidecar.config import ConfigError
-from perjoule.sidecar.settings import calibrations_folder
+from perjoule.sidecar.metering.calibration import Calibration, Version
+from perjoule.sidecar.settings.config import ConfigError
+from perjoule.sidecar.settings.sources import calibrations_folder
 from perjoule.sidecar.units import NS_PER_S
 
 USAGE_ERROR = 2

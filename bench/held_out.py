@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from perjoule.bench.recording import Recording, play
-from perjoule.sidecar.calibration import BLOCK_NS, Calibration, Key
-from perjoule.sidecar.terms import NOTHING, Terms
+from perjoule.sidecar.metering.calibration import BLOCK_NS, Calibration, Key
+from perjoule.sidecar.metering.terms import NOTHING, Terms
 
 
 class HeldOut(Calibration):

@@ -10,9 +10,9 @@ from perjoule.bench.baselines import BASELINES
 from perjoule.bench.held_out import Fitted, HeldOut, machine
 from perjoule.bench.recording import Recording, play
 from perjoule.bench.truth import Game, repeat_sd
-from perjoule.sidecar.calibration import Calibration
+from perjoule.sidecar.metering.calibration import Calibration
+from perjoule.sidecar.metering.weighing import METHODS
 from perjoule.sidecar.units import joules
-from perjoule.sidecar.weighing import METHODS
 
 Charges = Mapping[int, tuple[int | None, int | None]]  # of requests by their place: active energy, and its standard error
 CALIBRATED = "step-model"

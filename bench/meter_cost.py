@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.metering.meter import Meter
+from perjoule.sidecar.metering.weighing import METHODS
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, energy_uj
-from perjoule.sidecar.weighing import METHODS
 
 IN_FLIGHT = (32, 64, 128, 256, 512)
 TOKENS_PER_S = 10_000

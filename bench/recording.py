@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from perjoule.sidecar.calibration import Calibration
-from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.metering.calibration import Calibration
+from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, UJ_PER_MJ

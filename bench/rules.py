@@ -31,8 +31,8 @@ from perjoule.bench.shapley import normalized_l1
 from perjoule.bench.simulated_run import Play, Request, play, worth
 from perjoule.bench.simulator import PHYSICS
 from perjoule.bench.simulator import Sequence as Answering
-from perjoule.sidecar.calibration import Calibration, Key
-from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.metering.calibration import Calibration, Key
+from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 MIXES = {  # prompt tokens from, to; output tokens from, to; lengths are log-uniform

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from perjoule.bench.physics import Physics
 from perjoule.bench.simulator import Sequence as Answering
 from perjoule.bench.simulator import Simulator
-from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S

@@ -24,9 +24,9 @@ from rich.table import Table
 from perjoule.bench.recording import Recording
 from perjoule.bench.simulator import Simulator
 from perjoule.bench.steady_state_plot import PLOTS, Span, plot
+from perjoule.sidecar.metering.steady_state import Activity, Phase, SteadyStateDetector
+from perjoule.sidecar.metering.timeline import Timeline, Window
 from perjoule.sidecar.ports import Reading
-from perjoule.sidecar.steady_state import Activity, Phase, SteadyStateDetector
-from perjoule.sidecar.timeline import Timeline, Window
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, joules, seconds
 
 PERIOD_NS = 100 * NS_PER_MS

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from perjoule.sidecar.steady_state import Activity, Phase
-from perjoule.sidecar.timeline import Window
+from perjoule.sidecar.metering.steady_state import Activity, Phase
+from perjoule.sidecar.metering.timeline import Window
 from perjoule.sidecar.units import power_w, seconds
 
 PLOTS = (".svg", ".png")

@@ -9,23 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from perjoule import sidecar
-
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("sidecar", "adapters", "bench")
-MODULES = sorted(path for folder in (*FOLDERS, "src/perjoule") for path in (ROOT / folder).glob("*.py"))
+MODULES = sorted(path for folder in (*FOLDERS, "src/perjoule") for path in (ROOT / folder).rglob("*.py"))
+MODULES = [path for path in MODULES if not any(parent.is_symlink() for parent in path.parents)]
+PACKAGES = sorted(path.parent for path in (ROOT / "sidecar").rglob("__init__.py"))
 LIMIT_BYTES = 15 * 1024
 OUTSIDE = {"aiohttp", "asyncio", "httptools", "logging", "opentelemetry", "prometheus_client", "pynvml", "sqlite3",
            "uvloop", "zeus"}
-
-
-def listed(text: str) -> list[str]:
-    """The modules that a part of the package's docstring names, one at the beginning of each indented line."""
-    return re.findall(r"^ {4}(\w+) ", text, re.MULTILINE)
-
-
-INSIDE_TEXT, OUTSIDE_TEXT = (sidecar.__doc__ or "").split("The outside is thin")
-CORE, EDGES = listed(INSIDE_TEXT), listed(OUTSIDE_TEXT)
 
 
 def contracts() -> list[dict[str, list[str]]]:
@@ -33,27 +24,31 @@ def contracts() -> list[dict[str, list[str]]]:
     return list(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"])
 
 
-def name(module: Path) -> str:
-    """A module as a person names it: `sidecar/meter.py`."""
-    return str(module.relative_to(module.parents[1]))
+def name(path: Path) -> str:
+    """A module or a package as a person names it: `sidecar/metering/meter.py`."""
+    return str(path.relative_to(ROOT))
 
 
-def test_the_sidecar_lists_every_module_it_has() -> None:
-    """The table of contents in the package's docstring names each module once, inside or outside."""
-    there = {path.stem for path in (ROOT / "sidecar").glob("*.py")} - {"__init__"}
-    assert sorted(CORE + EDGES) == sorted(there)
+(CORE,) = [c["source_modules"] for c in contracts() if "asyncio" in c.get("forbidden_modules", ())]
 
 
-def test_the_core_in_the_contract_is_the_core_in_the_text() -> None:
-    """What pyproject.toml forbids to touch the outside is what the docstring calls the inside."""
-    (forbidden,) = [c for c in contracts() if "asyncio" in c.get("forbidden_modules", ())]
-    assert sorted(forbidden["source_modules"]) == sorted(f"perjoule.sidecar.{module}" for module in CORE)
+@pytest.mark.parametrize("package", PACKAGES, ids=name)
+def test_a_package_of_the_sidecar_lists_what_it_holds(package: Path) -> None:
+    """The table of contents in a package's docstring names each module and each package in it once."""
+    there = {path.stem for path in package.glob("*.py")} | {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text()), clean=False)
+    listed = re.findall(r"^ {4}(\w+) ", text or "", re.MULTILINE)
+    assert sorted(listed) == sorted(there - {"__init__"})
 
 
 @pytest.mark.parametrize("module", CORE)
-def test_a_core_module_brings_nothing_of_the_outside(module: str) -> None:
-    """A fresh interpreter that imports a core module holds no server, no event loop, no driver and no exporter."""
-    code = f"import sys, perjoule.sidecar.{module}; print(*sys.modules)"
+def test_the_core_brings_nothing_of_the_outside(module: str) -> None:
+    """A fresh interpreter that imports a core module, or all of a core package, holds no server, event loop, driver or exporter."""
+    code = f"""if True:
+        import importlib, pkgutil, sys, {module} as it
+        for found in pkgutil.iter_modules(getattr(it, "__path__", ())):
+            importlib.import_module(f"{module}.{{found.name}}")
+        print(*sys.modules)"""
     brought = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert brought.returncode == 0, brought.stderr
     assert {imported.partition(".")[0] for imported in brought.stdout.split()} & OUTSIDE == set()

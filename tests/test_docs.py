@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from perjoule.sidecar.config import Config
-from perjoule.sidecar.settings import PREFIX
+from perjoule.sidecar.settings.config import Config
+from perjoule.sidecar.settings.sources import PREFIX
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-SECRETS = {"UPSTREAM_KEY", "ADMIN_TOKEN"}  # which are no settings: `sidecar/credentials.py` reads them
+SECRETS = {"UPSTREAM_KEY", "ADMIN_TOKEN"}  # which are no settings: `sidecar/settings/credentials.py` reads them
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 

@@ -24,7 +24,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def modules(names: list[str]) -> set[str]:
-    """The package's files among archive members or paths: `perjoule/sidecar/meter.py`, and the parts of the page."""
+    """The package's files among archive members or paths: `perjoule/sidecar/metering/meter.py`, and the parts of the page."""
     found = (re.fullmatch(r"(?:.*?/)?(?:src/)?(perjoule/[\w/]+\.(?:py|html|css|js)|perjoule/py\.typed)", name) for name in names)
     return {match[1] for match in found if match}
 

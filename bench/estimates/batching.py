@@ -1,7 +1,7 @@
 """A quick simulation of continuous batching: who shares which step, how long it all takes, and what each request has of it.
 
-Nothing is drawn here, only counted: the four amounts of `sidecar/terms.py` as the meter counts them (a step in which nobody decodes is
-none), and seconds. Between two events all steps are alike but for their context, so they are taken in one leap.
+Nothing is drawn here, only counted: the four amounts of `sidecar/metering/terms.py` as the meter counts them (a step in which nobody
+decodes is none), and seconds. Between two events all steps are alike but for their context, so they are taken in one leap.
 """
 
 import math
@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from perjoule.bench.estimates.asked import Asked
-from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.metering.terms import Terms
 
 MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS = 256, 8192  # vLLM's defaults for a server on a large GPU
 

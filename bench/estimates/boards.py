@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from perjoule.bench.estimates.errors import EstimateError
-from perjoule.sidecar.prior import DATASHEETS, datasheet
+from perjoule.sidecar.metering.prior import DATASHEETS, datasheet
 
 IDLE_SHARE = 0.18  # of TDP, drawn with a model loaded and nothing to do: 128 W of an H200's 700 (our recordings), 62 W of an A100's 400
 RATED = {  # maximum board power in W, memory in GB, and whose paper says so; the names are those of the prior

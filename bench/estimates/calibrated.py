@@ -5,9 +5,9 @@ from pathlib import Path
 
 from perjoule.adapters.calibrations import CalibrationFolder
 from perjoule.bench.estimates.errors import EstimateError
-from perjoule.sidecar.calibration import Calibration, Version
-from perjoule.sidecar.config import ConfigError
-from perjoule.sidecar.settings import calibrations_folder
+from perjoule.sidecar.metering.calibration import Calibration, Version
+from perjoule.sidecar.settings.config import ConfigError
+from perjoule.sidecar.settings.sources import calibrations_folder
 
 
 def calibration_of(named: str, folder: str = "auto") -> tuple[Calibration, Version]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from perjoule.bench.estimates.boards import Boards
 from perjoule.bench.estimates.errors import EstimateError
 from perjoule.bench.estimates.shapes import ModelShape
-from perjoule.sidecar.calibration import Calibration, Version
-from perjoule.sidecar.prior import COMPUTE_REACHED, MEMORY_POWER, RELATIVE_SD, prior
-from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.metering.calibration import Calibration, Version
+from perjoule.sidecar.metering.prior import COMPUTE_REACHED, MEMORY_POWER, RELATIVE_SD, prior
+from perjoule.sidecar.metering.terms import Terms
 
 POWER_REACHED = 0.9  # of TDP while prompts are computed; ML.ENERGY's fullest batches draw 0.87 to 0.98 of an H100's
 POWER_SD = 0.15  # of that; over all of ML.ENERGY's runs the average power is 0.27 to 0.99 of TDP, in the middle 0.71

@@ -8,7 +8,7 @@ from perjoule.bench.estimates.asked import Asked
 from perjoule.bench.estimates.batching import Batched, Limits, batched
 from perjoule.bench.estimates.costs import SPEED_SD, Costs, Doubt
 from perjoule.bench.estimates.shapes import ModelShape
-from perjoule.sidecar.terms import NOTHING, Terms
+from perjoule.sidecar.metering.terms import NOTHING, Terms
 from perjoule.sidecar.units import J_PER_KWH
 
 Z95 = 1.96

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from perjoule.bench.estimates.errors import EstimateError
-from perjoule.sidecar.prior import Shape
+from perjoule.sidecar.metering.prior import Shape
 
 BF16_BYTES = 2.0
 KV_VALUE_BYTES = BF16_BYTES  # keys and values are kept in bf16 unless somebody says otherwise

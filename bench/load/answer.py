@@ -5,11 +5,11 @@ Whether a chunk has content is decided by its bytes; JSON is parsed only where s
 import re
 from array import array
 
-from perjoule.sidecar.endpoints import Dialect
-from perjoule.sidecar.observer import BodyObserver
-from perjoule.sidecar.payload import error_type, is_last_word, parsed
-from perjoule.sidecar.sse import EventCutter, data_of
-from perjoule.sidecar.usage import Usage, usage_of
+from perjoule.sidecar.dialects.endpoints import Dialect
+from perjoule.sidecar.dialects.observer import BodyObserver
+from perjoule.sidecar.dialects.payload import error_type, is_last_word, parsed
+from perjoule.sidecar.dialects.sse import EventCutter, data_of
+from perjoule.sidecar.dialects.usage import Usage, usage_of
 
 # A quote inside a JSON string is escaped, so `"content":"` is never part of a text. Role-only and empty chunks have `""` or null.
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|thinking|refusal|arguments|partial_json)" ?: ?"[^"]'

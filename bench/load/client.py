@@ -11,7 +11,7 @@ from perjoule.bench.load.connection import Connection, Pool, text_of
 from perjoule.bench.load.job import Job, Task
 from perjoule.bench.load.request import Requests
 from perjoule.bench.load.sample import Sample
-from perjoule.sidecar.endpoints import Dialect, endpoint_of
+from perjoule.sidecar.dialects.endpoints import Dialect, endpoint_of
 from perjoule.sidecar.units import NS_PER_S
 
 

@@ -21,7 +21,7 @@ import httptools
 import orjson
 import uvloop
 
-from perjoule.sidecar.endpoints import endpoint_of
+from perjoule.sidecar.dialects.endpoints import endpoint_of
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n%b\r\n"
 LETTERS = "é€𝄞"  # of two, three and four bytes

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 
 from perjoule.bench.load.job import Job, Task
-from perjoule.sidecar.addresses import Unix, read_origin
-from perjoule.sidecar.endpoints import Dialect, endpoint_of
+from perjoule.sidecar.dialects.endpoints import Dialect, endpoint_of
+from perjoule.sidecar.http.addresses import Unix, read_origin
 
 _STREAMS = frozenset({Dialect.CHAT, Dialect.COMPLETIONS, Dialect.RESPONSES, Dialect.MESSAGES})
 

@@ -27,7 +27,7 @@ from perjoule.bench.load.connection import SPARE
 from perjoule.bench.load.job import LENGTH_BYTES, Job, Task
 from perjoule.bench.load.maker import Maker, MakerError, maker
 from perjoule.bench.load.sample import Sample
-from perjoule.sidecar.interpreter import settle
+from perjoule.sidecar.process.interpreter import settle
 from perjoule.sidecar.units import NS_PER_S
 
 LAG_S, LAGS_EACH = 0.01, 50  # the event loop's lateness is looked at so often, and its greatest told after so many looks

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from perjoule.bench.measures.served import Served
-from perjoule.sidecar.steady_state import Activity
+from perjoule.sidecar.metering.steady_state import Activity
 from perjoule.sidecar.units import UJ_PER_J
 
 
@@ -30,7 +30,7 @@ class Moments:
 
 class Traffic:
     """The requests of a run. A request runs from its send to its end, and has joined the batch with its first token, or with its send where
-    its tokens are not seen as they come (as in `sidecar/steady_state.py`)."""
+    its tokens are not seen as they come (as in `sidecar/metering/steady_state.py`)."""
 
     def __init__(self, requests: Sequence[Served]) -> None:
         self._requests = requests

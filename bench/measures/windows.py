@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from perjoule.bench.measures.counter import EnergyCounter
 from perjoule.bench.measures.traffic import Traffic
-from perjoule.sidecar.steady_state import Phase, SteadyStateDetector
+from perjoule.sidecar.metering.steady_state import Phase, SteadyStateDetector
 from perjoule.sidecar.units import NS_PER_S, UJ_PER_J, seconds
 
 Span = tuple[int, int]  # (t0, t1] in nanoseconds since the run's start

@@ -21,7 +21,7 @@ from perjoule.bench.measures.result import result_of
 from perjoule.bench.measures.run import ASKED, OBSERVATIONS, PAGE, RECORDS, RESULT, SAMPLES, SCHEDULE, line, read_run
 from perjoule.bench.runs.operator import Operator
 from perjoule.bench.workloads.workload import Workload
-from perjoule.sidecar.ids import record_id
+from perjoule.sidecar.relay.ids import record_id
 
 LOOK_EVERY_S = 0.5
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from perjoule.bench.measures.run import Record
-from perjoule.sidecar.config import Config
+from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 PATIENCE = aiohttp.ClientTimeout(total=10)

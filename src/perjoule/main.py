@@ -12,8 +12,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from perjoule import __version__
-from perjoule.sidecar import settings
-from perjoule.sidecar.config import Config, ConfigError
+from perjoule.sidecar.settings import sources
+from perjoule.sidecar.settings.config import Config, ConfigError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"perjoule {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     serve = commands.add_parser("serve", help="stand in front of an inference server and meter its requests")
-    settings.add_flags(serve)
+    sources.add_flags(serve)
     commands.add_parser("demo", help="see it work: an embedded engine, the sidecar, a few dozen requests", add_help=False)
     commands.add_parser("probe", help="can the joules of this machine be trusted?", add_help=False)
     commands.add_parser("accuracy", help="how far are the shares from measured Shapley values?", add_help=False)
@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _make_key(flags["name"])
     def read() -> tuple[Config, Any]:
         """All settings, and the secrets that they name."""
-        from perjoule.sidecar import credentials
+        from perjoule.sidecar.settings import credentials
 
-        config = settings.load(flags, os.environ)
+        config = sources.load(flags, os.environ)
         return config, credentials.load(config, os.environ)
 
     try:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make_key(name: str) -> int:
     """Print a fresh key, which is kept nowhere, and apart from it what lets it in."""
-    from perjoule.sidecar.keys import entry_for
+    from perjoule.sidecar.access.keys import entry_for
 
     key = "pj-" + secrets.token_urlsafe(32)
     try:
@@ -104,7 +104,7 @@ def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
     import uvloop
 
     def make(**more: Any) -> Any:
-        from perjoule.sidecar.service import Service
+        from perjoule.sidecar.process.service import Service
 
         service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, calibrations=calibrations, metrics=_metrics,
                           tracing=bool(config.otlp), credentials=credentials, reread=reread, **more)
@@ -116,8 +116,8 @@ def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
 
 async def _run(config: Config, opened: Any, make: Callable[..., Any]) -> int:
     from perjoule.adapters import engine
-    from perjoule.sidecar.lookout import Questions
-    from perjoule.sidecar.service import logger
+    from perjoule.sidecar.process.lookout import Questions
+    from perjoule.sidecar.process.service import logger
 
     def asking(question: Callable[..., Any]) -> Callable[[str], Any]:
         return lambda url: question(url, service.upstream_tls, service.credentials.doors.upstream_key)  # a reload may replace both
@@ -157,7 +157,7 @@ def _sinks(config: Config) -> tuple[list[Any], Any]:
         from perjoule.adapters.sqlite import LedgerError, SqliteLedger
 
         try:
-            path = settings.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
+            path = sources.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
             ledger = SqliteLedger(path, config.ledger_days, config.ledger_mb)
             sinks.append(ledger)
         except (LedgerError, ConfigError) as error:
@@ -181,7 +181,7 @@ def _calibrations(config: Config) -> Any:
     if config.calibrations == "off":
         return None
     try:
-        folder = settings.calibrations_folder(config.calibrations)
+        folder = sources.calibrations_folder(config.calibrations)
         folder.mkdir(parents=True, exist_ok=True)
         return CalibrationFolder(folder)
     except (OSError, ConfigError) as error:

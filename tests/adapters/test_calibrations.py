@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from perjoule.adapters.calibrations import CalibrationFolder
-from perjoule.sidecar.calibration import Calibration, Key
-from tests.sidecar.traffic import SPAN_NS, drawn, poisson
+from perjoule.sidecar.metering.calibration import Calibration, Key
+from tests.fakes.traffic import SPAN_NS, drawn, poisson
 
 KEY = Key(gpu="NVIDIA H200", model="m", engine="vllm", engine_version="0.25.1", power_limit_w=700)
 

@@ -8,11 +8,11 @@ from aiohttp.test_utils import TestServer
 
 from perjoule.adapters.engine import Queue, largest_batch, queue, read_queue, recognise
 from perjoule.bench.engine import running_engine
-from perjoule.sidecar.addresses import read_address
-from perjoule.sidecar.config import Config
+from perjoule.sidecar.http.addresses import read_address
+from perjoule.sidecar.http.sockets import Listener, listening_socket, url_of
+from perjoule.sidecar.http.tls import server_context
 from perjoule.sidecar.ports import Engine
-from perjoule.sidecar.sockets import Listener, listening_socket, url_of
-from perjoule.sidecar.tls import server_context
+from perjoule.sidecar.settings.config import Config
 from tests.fakes.certificates import make_certificates
 
 MODELS = {"object": "list", "data": [{"id": "served-name", "owned_by": "vllm", "root": "meta-llama/Llama-3.1-8B"}, {"id": "adapter"}]}

@@ -11,8 +11,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 from perjoule.adapters.otel import ExportError, OtelSpans
-from perjoule.sidecar.outbox import Outbox
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
+from perjoule.sidecar.records.outbox import Outbox
 from tests.fakes.collector import attributes_of, grpc_collector, http_collector
 
 ARRIVAL = 1_790_000_000_000_000_123
@@ -186,7 +186,7 @@ def test_a_dead_collector_is_told_in_the_log(monkeypatch, caplog):
     while outbox.failing is None and time.monotonic() < deadline:
         time.sleep(0.01)
     outbox.close(0)
-    said = [entry.getMessage() for entry in caplog.records if entry.name == "perjoule.sidecar.outbox"]
+    said = [entry.getMessage() for entry in caplog.records if entry.name == "perjoule.sidecar.records.outbox"]
     assert said[0].startswith("otlp: cannot store records, trying again: ExportError(")
     assert said[-1].startswith("otlp: 1 records are lost, not stored within 0 s of closing: ExportError: ")
     assert len(said) == 2

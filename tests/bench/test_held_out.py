@@ -5,8 +5,8 @@ import random
 import pytest
 
 from perjoule.bench.held_out import HeldOut
-from perjoule.sidecar.calibration import Calibration
-from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.metering.calibration import Calibration
+from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.units import NS_PER_S
 
 TRUE = Terms(0.015, 1.7, 0.02, 1.5e-5)

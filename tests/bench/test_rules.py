@@ -9,7 +9,7 @@ import pytest
 from perjoule.bench import rules
 from perjoule.bench.rules import MIXES, Game, covered, equal_time
 from perjoule.bench.sampled_shapley import value
-from perjoule.sidecar.calibration import Calibration, Key
+from perjoule.sidecar.metering.calibration import Calibration, Key
 
 
 def test_a_moment_is_shared_equally_by_those_who_are_there():

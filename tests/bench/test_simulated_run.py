@@ -7,7 +7,7 @@ import pytest
 from perjoule.bench.physics import H200, Roofline
 from perjoule.bench.recorded_steps import RECORDED
 from perjoule.bench.simulated_run import Request, play, worth
-from perjoule.sidecar.meter import Meter
+from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 REQUESTS = [Request(0, 300, 40), Request(0, 5000, 10), Request(700 * NS_PER_MS, 20, 120)]

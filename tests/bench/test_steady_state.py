@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from perjoule.bench.steady_state import Request, Traffic, activities, assess, ml_energy, paced, recorded, run
-from perjoule.sidecar.steady_state import Activity
-from perjoule.sidecar.timeline import Window
+from perjoule.sidecar.metering.steady_state import Activity
+from perjoule.sidecar.metering.timeline import Window
 from perjoule.sidecar.units import NS_PER_S
 
 MS = 1_000_000

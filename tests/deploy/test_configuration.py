@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.sidecar import settings
+from perjoule.sidecar.settings import sources
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def test_the_shipped_configuration_loads():
     """Every key of the example is a setting, and every value is of its type."""
-    loaded = settings.load({"config": str(DEPLOY / "perjoule.toml")}, {})
+    loaded = sources.load({"config": str(DEPLOY / "perjoule.toml")}, {})
     assert (loaded.upstream, loaded.ledger_days) == ("http://127.0.0.1:8000", 30)
 
 

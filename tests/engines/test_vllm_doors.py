@@ -8,7 +8,7 @@ import anthropic
 import openai
 import pytest
 
-from perjoule.sidecar.keys import entry_for
+from perjoule.sidecar.access.keys import entry_for
 from tests.engines.serving import Sidecar
 from tests.engines.vllm_cpu import API_KEY, MODEL, Vllm
 from tests.engines.wire import exchange

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from perjoule.sidecar.addresses import Unix, read_origin
-from perjoule.sidecar.config import Config
-from perjoule.sidecar.credentials import OPEN, Credentials
-from perjoule.sidecar.learned import Calibrations
-from perjoule.sidecar.lookout import Questions
+from perjoule.sidecar.http.addresses import Unix, read_origin
 from perjoule.sidecar.ports import Device, Engine, Reading
+from perjoule.sidecar.process.learned import Calibrations
+from perjoule.sidecar.process.lookout import Questions
+from perjoule.sidecar.process.service import Service
 from perjoule.sidecar.record import EnergyRecord, Status
-from perjoule.sidecar.service import Service
+from perjoule.sidecar.settings.config import Config
+from perjoule.sidecar.settings.credentials import OPEN, Credentials
 
 
 class SteadyCounter:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from perjoule.sidecar.tunnel import Tunnel
-from perjoule.sidecar.websocket import accept_of
+from perjoule.sidecar.dialects.websocket import accept_of
+from perjoule.sidecar.relay.tunnel import Tunnel
 from tests.fakes.sidecar import Running, sidecar
 from tests.fakes.upstream import answer
 

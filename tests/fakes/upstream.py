@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from perjoule.sidecar.downstream import AT_ONCE
+from perjoule.sidecar.http.downstream import AT_ONCE
 
 CUT = "FIN"  # in a script: close the connection here
 RESET = "RST"  # in a script: reset it

@@ -13,7 +13,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["perjoule.sidecar"]):
-    from perjoule.sidecar.answer import Additions
+    from perjoule.sidecar.relay.answer import Additions
     from tests.fuzz.inputs.recorded import BODIES, PATHS, STREAMED, endpoint
     from tests.fuzz.properties import answers, clients, exchanges, requests, streams, texts
 

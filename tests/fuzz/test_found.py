@@ -2,10 +2,10 @@
 
 import pytest
 
-from perjoule.sidecar.answer import Additions
-from perjoule.sidecar.config import ConfigError
-from perjoule.sidecar.keys import KeysError, read_keys
-from perjoule.sidecar.settings import load
+from perjoule.sidecar.access.keys import KeysError, read_keys
+from perjoule.sidecar.relay.answer import Additions
+from perjoule.sidecar.settings.config import ConfigError
+from perjoule.sidecar.settings.sources import load
 from tests.fuzz.properties import answers, exchanges, streams, texts
 
 OK = b"HTTP/1.1 200 OK\r\n"

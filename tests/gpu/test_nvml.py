@@ -15,7 +15,7 @@ from perjoule.adapters.zeus import ZeusCounter
 from perjoule.bench.polling import measure
 from perjoule.bench.sensor import Answer, changes, judge, study
 from perjoule.sidecar.ports import Reading, UnavailableError
-from perjoule.sidecar.sampler import Sampler
+from perjoule.sidecar.process.sampler import Sampler
 from perjoule.sidecar.units import NS_PER_MS
 from tests.fakes.counter import check_contract
 

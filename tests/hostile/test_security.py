@@ -12,9 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from perjoule.sidecar.credentials import Credentials
-from perjoule.sidecar.doors import Doors
-from perjoule.sidecar.keys import entry_for, read_keys
+from perjoule.sidecar.access.doors import Doors
+from perjoule.sidecar.access.keys import entry_for, read_keys
+from perjoule.sidecar.settings.credentials import Credentials
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, scripted
 from tests.hostile.wire import CHAT, INFER, serving, until

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perjoule.bench.child import child
-from perjoule.sidecar.downstream import AT_ONCE
+from perjoule.sidecar.http.downstream import AT_ONCE
 from tests.fakes.sidecar import Running
 from tests.fakes.upstream import sse
 

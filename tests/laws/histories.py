@@ -5,11 +5,11 @@ import os
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from perjoule.sidecar.meter import Meter
-from perjoule.sidecar.pools import read_pools
+from perjoule.sidecar.metering.meter import Meter
+from perjoule.sidecar.metering.pools import read_pools
+from perjoule.sidecar.metering.weighing import METHODS
 from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
-from perjoule.sidecar.weighing import METHODS
 
 MS = 1_000_000
 deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300,

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from perjoule.sidecar.desk import Desk
-from perjoule.sidecar.meter import Meter
-from perjoule.sidecar.outbox import Outbox
+from perjoule.sidecar.metering.meter import Meter
+from perjoule.sidecar.process.desk import Desk
+from perjoule.sidecar.records.outbox import Outbox
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, chunked, scripted, sse, stream_head
 

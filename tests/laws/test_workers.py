@@ -6,17 +6,17 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.endpoints import endpoint_of
-from perjoule.sidecar.link import Link
-from perjoule.sidecar.meter import Meter
-from perjoule.sidecar.pools import read_pools
+from perjoule.sidecar.dialects.endpoints import endpoint_of
+from perjoule.sidecar.dialects.requests import Asked
+from perjoule.sidecar.dialects.watch import Identity, Watch
+from perjoule.sidecar.metering.meter import Meter
+from perjoule.sidecar.metering.pools import read_pools
 from perjoule.sidecar.ports import Device, Reading
-from perjoule.sidecar.recent import Recent
+from perjoule.sidecar.process.link import Link
+from perjoule.sidecar.process.remote_desk import RemoteDesk
+from perjoule.sidecar.process.shared_desk import SharedDesk
 from perjoule.sidecar.record import Outcome, Status
-from perjoule.sidecar.remote_desk import RemoteDesk
-from perjoule.sidecar.requests import Asked
-from perjoule.sidecar.shared_desk import SharedDesk
-from perjoule.sidecar.watch import Identity, Watch
+from perjoule.sidecar.records.recent import Recent
 from tests.laws.histories import LAYOUTS, MS, deep, metered
 
 FRAME = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from perjoule.adapters.sqlite import SqliteLedger
-from perjoule.sidecar.credentials import Credentials
-from perjoule.sidecar.doors import Doors
-from perjoule.sidecar.keys import entry_for, read_keys
+from perjoule.sidecar.access.doors import Doors
+from perjoule.sidecar.access.keys import entry_for, read_keys
+from perjoule.sidecar.settings.credentials import Credentials
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, scripted
 

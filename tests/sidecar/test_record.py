@@ -5,7 +5,7 @@ import json
 import orjson
 from hypothesis import given
 
-from tests.sidecar.records import records
+from tests.fakes.records import records
 
 
 @given(records)

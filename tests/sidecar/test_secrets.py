@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from perjoule.sidecar.keys import entry_for
+from perjoule.sidecar.access.keys import entry_for
 from tests.fakes.collector import http_collector
 from tests.fakes.sidecar import post
 from tests.fakes.upstream import CUT, answer, chunked, sse, stream_head

@@ -4,9 +4,9 @@ from random import Random
 
 from perjoule.bench.estimates.asked import Asked
 from perjoule.bench.estimates.batching import Limits, batched
-from perjoule.sidecar.calibration import Calibration, Key
-from perjoule.sidecar.terms import Terms
-from tests.sidecar.traffic import SPAN_NS, TRUTH, drawn, poisson
+from perjoule.sidecar.metering.calibration import Calibration, Key
+from perjoule.sidecar.metering.terms import Terms
+from tests.fakes.traffic import SPAN_NS, TRUTH, drawn, poisson
 
 IDLE_W = 126.0
 SECONDS = Terms(3e-5, 0.005, 3e-5, 3e-8)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from perjoule.bench.estimates.asked import Asked
 from perjoule.bench.estimates.batching import Limits, batched
-from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.metering.terms import Terms
 
 SECONDS = Terms(1e-5, 0.01, 1e-5, 1e-8)
 STEPS_ONLY = Terms(0.0, 0.01, 0.0, 0.0)

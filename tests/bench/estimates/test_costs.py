@@ -16,11 +16,11 @@ from perjoule.bench.estimates.costs import by_calibration, by_physics
 from perjoule.bench.estimates.errors import EstimateError
 from perjoule.bench.estimates.estimate import estimated
 from perjoule.bench.estimates.shapes import SHAPES
-from perjoule.sidecar.calibration import Calibration, Key
-from perjoule.sidecar.prior import prior
-from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.metering.calibration import Calibration, Key
+from perjoule.sidecar.metering.prior import prior
+from perjoule.sidecar.metering.terms import Terms
 from tests.bench.estimates.made import calibration
-from tests.sidecar.traffic import TRUTH
+from tests.fakes.traffic import TRUTH
 
 SHAPE, H200 = SHAPES["llama-3.1-8b"], boards_of("H200")
 

@@ -5,7 +5,7 @@ import pytest
 from perjoule.bench.estimates.boards import RATED, boards_of
 from perjoule.bench.estimates.errors import EstimateError
 from perjoule.bench.estimates.shapes import shape_of
-from perjoule.sidecar.prior import DATASHEETS
+from perjoule.sidecar.metering.prior import DATASHEETS
 
 
 @pytest.mark.parametrize(("name", "known"), [

@@ -9,7 +9,7 @@ import pytest
 from perjoule.bench.estimates.asked import Asked
 from perjoule.bench.estimates.validation import asked_of, main
 from perjoule.bench.recording import Recording
-from perjoule.sidecar.terms import Terms
+from perjoule.sidecar.metering.terms import Terms
 from tests.bench.estimates.made import IDLE_W, TRUTH
 
 MS, S = 1_000_000, 1_000_000_000

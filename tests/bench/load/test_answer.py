@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.bench.load.answer import StreamAnswer, WholeAnswer
-from perjoule.sidecar.endpoints import Dialect
-from perjoule.sidecar.payload import has_output
+from perjoule.sidecar.dialects.endpoints import Dialect
+from perjoule.sidecar.dialects.payload import has_output
 
 DONE = b"data: [DONE]\n\n"
 

@@ -11,7 +11,7 @@ from perjoule.bench.measures.served import gaps, one
 from perjoule.bench.measures.traffic import Traffic
 from perjoule.bench.steady_state import Request, activities
 from perjoule.bench.steady_state import Traffic as Stream
-from perjoule.sidecar.timeline import Window
+from perjoule.sidecar.metering.timeline import Window
 
 
 @st.composite

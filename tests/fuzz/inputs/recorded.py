@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from perjoule.sidecar.endpoints import Endpoint, endpoint_of
+from perjoule.sidecar.dialects.endpoints import Endpoint, endpoint_of
 
 STREAMS = Path(__file__).parents[2] / "streams"
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses", "messages": "/v1/messages",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
-from perjoule.sidecar.answer import Additions
+from perjoule.sidecar.relay.answer import Additions
 from tests.fuzz.inputs import wrong
 from tests.fuzz.inputs.recorded import BODIES, STREAMED
 

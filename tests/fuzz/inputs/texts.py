@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from hypothesis import strategies as st
 
-from perjoule.sidecar.config import Config
+from perjoule.sidecar.settings.config import Config
 from tests.fuzz.inputs.wrong import NUMBERS, TEXTS
 
 

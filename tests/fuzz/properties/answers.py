@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import orjson
 
-from perjoule.sidecar.answer import Additions, Answer
-from perjoule.sidecar.heads import HOP_BY_HOP, Head
-from perjoule.sidecar.inband import energy_object
+from perjoule.sidecar.dialects.inband import energy_object
+from perjoule.sidecar.http.heads import HOP_BY_HOP, Head
+from perjoule.sidecar.http.upstream import Connection, Upstream, UpstreamError
 from perjoule.sidecar.record import Charge, Status
-from perjoule.sidecar.upstream import Connection, Upstream, UpstreamError
+from perjoule.sidecar.relay.answer import Additions, Answer
 from tests.fuzz.properties.streams import cuttings
 from tests.fuzz.references import editing, http1
 

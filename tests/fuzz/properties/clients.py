@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from perjoule.sidecar import heads
-from perjoule.sidecar.downstream import Downstream, Request
+from perjoule.sidecar.http import heads
+from perjoule.sidecar.http.downstream import Downstream, Request
 from tests.fuzz.properties.streams import cuttings
 from tests.fuzz.references import http1_requests
 

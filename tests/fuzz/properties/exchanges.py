@@ -7,15 +7,15 @@ from typing import cast
 
 import orjson
 
-from perjoule.sidecar.answer import Additions
-from perjoule.sidecar.downstream import Downstream
-from perjoule.sidecar.exchange import UNKNOWN, Exchange
-from perjoule.sidecar.heads import Head
-from perjoule.sidecar.inband import energy_object
+from perjoule.sidecar.dialects.inband import energy_object
+from perjoule.sidecar.dialects.requests import Asked
+from perjoule.sidecar.dialects.watch import Identity, Watch
+from perjoule.sidecar.http.downstream import Downstream
+from perjoule.sidecar.http.heads import Head
+from perjoule.sidecar.http.upstream import UpstreamError
 from perjoule.sidecar.record import Charge, Outcome, RequestFacts, Status
-from perjoule.sidecar.requests import Asked
-from perjoule.sidecar.upstream import UpstreamError
-from perjoule.sidecar.watch import Identity, Watch
+from perjoule.sidecar.relay.answer import Additions
+from perjoule.sidecar.relay.exchange import UNKNOWN, Exchange
 from tests.fuzz.inputs.recorded import endpoint
 from tests.fuzz.properties.streams import cuttings
 from tests.fuzz.references import editing, events, http1, observation

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from perjoule.sidecar.endpoints import Endpoint
-from perjoule.sidecar.requests import ask_for_usage, read_request
+from perjoule.sidecar.dialects.endpoints import Endpoint
+from perjoule.sidecar.dialects.requests import ask_for_usage, read_request
 from tests.fuzz.references.strict_json import loads
 
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from perjoule.sidecar.inband import StreamEditor, with_energy_in_usage
-from perjoule.sidecar.observer import BodyObserver, StreamObserver, observer_for
-from perjoule.sidecar.sse import EventCutter, data_of
+from perjoule.sidecar.dialects.inband import StreamEditor, with_energy_in_usage
+from perjoule.sidecar.dialects.observer import BodyObserver, StreamObserver, observer_for
+from perjoule.sidecar.dialects.sse import EventCutter, data_of
 from tests.fuzz.inputs.recorded import endpoint
 from tests.fuzz.references import editing, events, observation
 

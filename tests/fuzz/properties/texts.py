@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from perjoule.sidecar.addresses import Unix, read_address, read_origin
-from perjoule.sidecar.config import ConfigError
-from perjoule.sidecar.keys import KeysError, read_keys
-from perjoule.sidecar.paths import origin_form, path_of
-from perjoule.sidecar.pools import Stage, read_pools
-from perjoule.sidecar.settings import load
-from perjoule.sidecar.trace_context import TraceContext, parse_traceparent
+from perjoule.sidecar.access.keys import KeysError, read_keys
+from perjoule.sidecar.http.addresses import Unix, read_address, read_origin
+from perjoule.sidecar.http.paths import origin_form, path_of
+from perjoule.sidecar.metering.pools import Stage, read_pools
+from perjoule.sidecar.relay.trace_context import TraceContext, parse_traceparent
+from perjoule.sidecar.settings.config import ConfigError
+from perjoule.sidecar.settings.sources import load
 
 T = TypeVar("T")
 

@@ -1,0 +1,165 @@
+"""What a request body asks for, and asking the engine for usage by splicing a few bytes into it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from perjoule.sidecar.dialects.endpoints import Dialect, Endpoint
+
+_MOST_NAME = 256  # characters: a model's name becomes a label of metrics, the name of a span, a key of the ledger
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+_PROMPTS = ("messages", "prompt", "input", "inputs", "text", "query", "documents", "instructions", "system", "tools")
+_TEXT = frozenset({"content", "text", "output", "arguments", "function", "tool_calls", "reasoning", "thinking", "input",
+                   "name", "description", "parameters", "input_schema", "refusal"})
+
+_STREAM_OPTIONS = re.compile(rb'"stream_options"\s*:\s*(null|\{[^{}]*\})')
+_INCLUDE_USAGE = re.compile(rb'("include_usage"\s*:\s*)(?:false|null)')
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one request body says, None or False where it does not say it.
+
+    `choices` is how many sequences the engine will generate (n times the prompts); `input_tokens` is exact, known only
+    where the prompt is token ids; `input_bytes` is the text a tokenizer will see, an estimate; `can_ask` says that
+    `ask_for_usage` may be used and its effect on the stream hidden again.
+    """
+
+    model: str | None = None
+    streamed: bool = False
+    choices: int = 1
+    usage_asked: bool = False
+    can_ask: bool = False
+    max_output_tokens: int | None = None
+    input_tokens: int | None = None
+    input_bytes: int = 0
+
+
+def read_request(endpoint: Endpoint, body: bytes) -> Asked:
+    """What `body` asks of `endpoint`. Never raises: what cannot be read is unknown, and the engine will answer it."""
+    asks = _parsed(body)
+    if asks is None:
+        return Asked()
+    options, model = asks.get("stream_options"), asks.get("model")
+    streamed = asks.get("stream") is True or endpoint.name == "generate_stream"
+    choices = (_positive(asks, "n") or 1) * _prompts(endpoint, asks)
+    return Asked(
+        model=model if isinstance(model, str) and len(model) <= _MOST_NAME else None,
+        streamed=streamed,
+        choices=choices,
+        usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
+        can_ask=endpoint.asks_usage and streamed and choices == 1 and _may_ask(options),
+        max_output_tokens=_max_output_tokens(asks),
+        input_tokens=_token_ids(asks),
+        input_bytes=_text_bytes([asks[key] for key in _PROMPTS if key in asks]),
+    )
+
+
+def ask_for_usage(body: bytes) -> bytes:
+    """`body` with `stream_options.include_usage` true and every other byte as it was.
+
+    Returned unchanged where the result would not read back as exactly the original plus that one setting.
+    """
+    asks = _parsed(body)
+    if not asks:
+        return body
+    if "stream_options" not in asks:  # a new first member needs no reading back
+        return body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
+    options = asks["stream_options"] or {}
+    if not isinstance(options, dict) or options.get("include_usage"):
+        return body
+    asking = _STREAM_OPTIONS.sub(lambda match: match[0].removesuffix(match[1]) + _asking(match[1]), body, count=1)
+    asks["stream_options"] = {**options, "include_usage": True}
+    try:
+        return asking if _parsed(asking) == asks else body
+    except RecursionError:  # nested deeper than Python compares
+        return body
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in `body` without the content of `data:` URLs (a 60 MB image takes 0.1 s to parse), else None."""
+    pieces, start = [], 0
+    while (at := body.find(b";base64,", start)) >= 0:
+        end = body.find(b'"', at)
+        if end < 0 or body.find(b"\\", at, end) >= 0:  # text about such URLs: read the rest as it is
+            break
+        pieces.append(body[start:at])
+        start = end
+    try:
+        asks = orjson.loads(b"".join((*pieces, body[start:])) if pieces else body)
+    except orjson.JSONDecodeError:
+        return None
+    return asks if isinstance(asks, dict) else None
+
+
+def _asking(options: bytes) -> bytes:
+    """The text of a `stream_options` value with `include_usage` true in it."""
+    if options == b"null":
+        return b'{"include_usage":true}'
+    asking, replaced = _INCLUDE_USAGE.subn(rb"\1true", options, count=1)
+    if replaced:
+        return asking
+    separator = b"," if options[1:-1].strip() else b""
+    return b'{"include_usage":true' + separator + options[1:]
+
+
+def _may_ask(options: Any) -> bool:
+    """Whether usage may be asked for beside these `stream_options` without the client's stream changing.
+
+    Who sends `continuous_usage_stats` without `include_usage` gets no usage at all; asking would turn both on.
+    """
+    if options is None:
+        return True
+    return (isinstance(options, dict) and options.get("include_usage") in (None, False)
+            and options.get("continuous_usage_stats") in (None, False))
+
+
+def _prompts(endpoint: Endpoint, asks: dict[str, Any]) -> int:
+    """How many prompts one body holds: a completions request may hold a list of them."""
+    prompt = asks.get("prompt") if endpoint.dialect is Dialect.COMPLETIONS else None
+    if endpoint.name == "chat.completions.batch":
+        prompt = asks.get("messages")
+    is_many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int | dict)
+    return len(prompt) if is_many and prompt else 1
+
+
+def _positive(holder: dict[str, Any], name: str) -> int | None:
+    value = holder.get(name)
+    return value if type(value) is int and value > 0 else None
+
+
+def _max_output_tokens(asks: dict[str, Any]) -> int | None:
+    """The client's limit, at the top or where TGI (`parameters`) and SGLang (`sampling_params`) have it."""
+    for holder in (asks, asks.get("parameters"), asks.get("sampling_params")):
+        if isinstance(holder, dict):
+            for name in _LIMITS:
+                if name in holder:
+                    return _positive(holder, name)
+    return None
+
+
+def _token_ids(asks: dict[str, Any]) -> int | None:
+    """How many token ids the prompt is, None where any of it is text."""
+    for name in ("prompt", "input", "input_ids", "token_ids"):
+        prompt = asks.get(name)
+        if isinstance(prompt, list) and prompt:
+            rows = prompt if isinstance(prompt[0], list) else [prompt]
+            if all(isinstance(row, list) and row and all(type(token) is int for token in row) for row in rows):
+                return sum(map(len, rows))
+    return None
+
+
+def _text_bytes(prompts: list[Any]) -> int:
+    """UTF-8 bytes of the text in prompts of any shape; images, audio and files have none."""
+    count, unread = 0, prompts
+    while unread:  # not recursive: a body may be nested deeper than Python's stack
+        value = unread.pop()
+        if isinstance(value, str):
+            count += len(value) if value.isascii() else len(value.encode())
+        elif isinstance(value, list):
+            unread.extend(value)
+        elif isinstance(value, dict):
+            unread.extend(inner for key, inner in value.items() if key in _TEXT)
+    return count

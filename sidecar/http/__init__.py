@@ -1,0 +1,11 @@
+"""HTTP/1.1 over sockets, as strict as a door has to be: who connects, what they send, and how it goes on to the engine.
+
+    addresses   where to listen and where to connect, as people write it
+    paths       which path a target names, where every server would read it alike
+    heads       heads of requests and answers as they go on
+    tls         certificates towards clients and towards the engine
+    sockets     what is listened on: opened, served, closed
+    upstream    a lean connection to the engine
+    downstream  one client's connection: requests cut out of it, each answered in its turn
+    front       all clients: room for them, what is wrong in the API's shape, an end
+"""

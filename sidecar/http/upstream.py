@@ -1,0 +1,306 @@
+"""A lean connection to the engine: httptools parses, whole reads are handed on at once, idle connections are kept warm.
+
+aiohttp's client would wake a task for every chunk and rebuild header objects for every answer; here `data_received` ends in
+one call of the exchange, which writes to the client's transport in the same tick.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import aiohappyeyeballs
+import httptools
+
+from perjoule.sidecar.http.addresses import Unix, read_origin
+from perjoule.sidecar.http.heads import Fields, Head, first
+
+# uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer than this is not worth a try.
+IDLE_LIMIT_S = 4.0
+HEAD_LIMIT = 256 * 1024  # bytes of an answer's head; nginx's default buffers hold 32 KiB, vLLM's own limit is 4 MiB of request
+NO_BODY = frozenset({204, 304})
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+HEAD_START_S = 0.25  # what RFC 8305 section 5 recommends before the next address is tried as well
+
+
+class UpstreamError(Exception):
+    """The engine could not be reached, or broke off; `status` is what to answer where nothing has been answered yet."""
+
+    def __init__(self, kind: str, text: str, status: int = 502) -> None:
+        super().__init__(text)
+        self.kind, self.status = kind, status
+
+
+class Receiver(Protocol):
+    """What a connection hands an answer to. After `received(..., ended=True)` or `lost(...)` nothing more comes."""
+
+    def received(self, head: Head | None, body: bytes, ended: bool) -> None: ...
+    def lost(self, error: UpstreamError) -> None: ...
+    def interim(self, head: Head) -> None: ...
+
+
+Switch = Callable[["Connection", Head, bytes], bool]
+"""Takes a connection over on which the engine has switched protocols (101), with its first bytes; False if it must not have."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection; it serves one exchange at a time and goes back to its pool after a clean end."""
+
+    __slots__ = ("_answered", "_body", "_done", "_eof", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser", "_pool",
+                 "_receiver", "_request_is_head", "_status_line", "_switch", "_switched", "idle_since", "transport", "used")
+
+    def __init__(self, pool: "Upstream") -> None:
+        self._pool = pool
+        self._receiver: Receiver | None = None
+        self.transport: asyncio.Transport | None = None
+        self._head: Head | None = None
+        self._answered = self._eof = False
+        self.idle_since = 0.0
+        self.used = False  # an answer has come over it before: it may have gone stale in the meantime
+
+    @property
+    def answered(self) -> bool:
+        """Whether a byte of the answer to the present request has come."""
+        return self._answered
+
+    def begin(self, receiver: Receiver, request: bytes, *, is_head: bool, switch: Switch | None = None) -> None:
+        """Send one whole request; its answer goes to `receiver`, and to `switch` if it is the change of protocols that was asked for."""
+        assert self.transport is not None
+        self._switch = switch
+        self._switched: Head | None = None
+        self._receiver, self._request_is_head = receiver, is_head
+        self._parser = httptools.HttpResponseParser(self)
+        self._head = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._answered = self._done = self._extra = self._keeps = False
+        self._head_size = 0
+        self._status_line = b""
+        self.transport.write(request)
+
+    def abandon(self) -> None:
+        """Close at once and tell nobody: the engine notices by the closed socket, and stops."""
+        self._receiver = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def hand_over(self, to: asyncio.Protocol) -> asyncio.Transport:
+        """Another protocol takes the connection; it tells this one of its end, by `connection_lost`."""
+        assert self.transport is not None
+        self._receiver = None
+        self.transport.set_protocol(to)
+        return self.transport
+
+    def pause(self) -> None:
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:  # an idle connection that speaks is broken
+            self._close()
+            return
+        self._answered = True
+        head_before = self._head
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._done:
+                head = self._switched
+                if head is None or self._switch is None or not self._switch(self, head, data[upgrade.args[0]:]):
+                    self._fail(UpstreamError("upstream_protocol", "the engine switched protocols, which was not asked for"))
+                return
+        except httptools.HttpParserError as error:
+            if not self._done:
+                reason = error.__context__ or error  # what a callback below raised
+                self._fail(UpstreamError("upstream_protocol", f"the engine's answer is not HTTP/1.1: {reason}"))
+                return
+            self._extra = True  # bytes after the end: the answer is whole, the connection is not
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        head = self._head if head_before is None else None
+        if self._done:
+            self._extra = self._extra or (self._request_is_head and not data.endswith(b"\r\n\r\n"))
+            self._finish(receiver, head, body)
+        elif head is not None or body:
+            self._head_size = 0
+            receiver.received(head, body, False)
+        else:
+            self._head_size += len(data)
+            if self._head_size > HEAD_LIMIT:
+                what = "a head" if self._head is None else "trailers, or the head of a chunk,"
+                self._fail(UpstreamError("upstream_protocol", f"the engine's answer has {what} that exceeds {HEAD_LIMIT} bytes"))
+
+    def eof_received(self) -> None:
+        """The engine ended the connection itself; under TLS, with a close_notify. The transport closes by itself."""
+        self._eof = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._parser = None  # type: ignore[assignment]  # it holds this, and would keep it until the garbage collector comes
+        self._pool.forget(self)
+        receiver = self._receiver
+        if receiver is None:
+            return
+        head = self._head
+        if self._eof and exc is None and head is not None and head.length is None and not head.chunked:
+            self._receiver = None
+            receiver.received(None, b"", True)  # a body without a length ends with its connection (RFC 9112 6.3)
+            return
+        what = "before it answered" if not self._answered else "in the middle of its answer"
+        self._receiver = None
+        kind = "upstream_tls" if isinstance(exc, ssl.SSLError) else "upstream_closed"  # TLS 1.3 refuses our certificate as late as here
+        receiver.lost(UpstreamError(kind, f"the engine closed the connection {what}" + (f" ({exc})" if exc else "")))
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        if self._done:
+            self._extra = True
+
+    def on_status(self, reason: bytes) -> None:
+        if not self._done:
+            self._status_line += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._done:
+            return
+        if self._head is not None:
+            self._head.trailers.append((name, value))
+            return
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._done:
+            return
+        status = self._parser.get_status_code()
+        headers, self._headers = self._headers, []
+        reason, self._status_line = self._status_line, b""
+        if status < 100 or (103 < status < 200 and any(name.lower() in FRAMING for name, _ in headers)):
+            raise ValueError(f"status {status:03} with a body")  # llhttp would read one, and it would stand before the final answer's
+        if status < 200:  # an interim answer; the final one follows, if it is not the last word of HTTP
+            interim = Head(status, reason, headers)
+            self._switched = interim if status == 101 else None
+            if status > 101 and self._receiver is not None:  # 100 is nothing to relay: nothing was expected of the engine
+                self._receiver.interim(interim)
+            return
+        head = Head(status, reason, fields := Fields(headers))
+        if (length := first(fields, b"content-length")) is not None:
+            head.length = int(length)
+        if (codings := fields.named.get(b"transfer-encoding")) is not None:
+            coding, version = b", ".join(codings), self._parser.get_http_version()
+            if coding.strip().lower() != b"chunked" or version != "1.1":  # its end, or its text, would be a guess
+                raise ValueError(f"Transfer-Encoding {coding.decode('latin-1')!r} in HTTP/{version}, expected one `chunked` in HTTP/1.1")
+            head.chunked = True
+        head.bodyless = self._request_is_head or status in NO_BODY
+        self._head = head
+        if self._request_is_head:  # llhttp does not know what was asked: it would wait for a body
+            self.on_message_complete()
+
+    def on_body(self, data: bytes) -> None:
+        if self._done:
+            self._extra = True
+        else:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._head is not None and self._done:  # the answer to HEAD ends twice: when its head does, and when its body would have
+            self._extra = self._extra or self._head.chunked
+        elif self._head is not None:
+            self._done = True
+            self._keeps = self._parser.should_keep_alive()  # asked later, llhttp would speak of the next message
+
+    # ends
+
+    def _finish(self, receiver: Receiver, head: Head | None, body: bytes) -> None:
+        self._receiver = None
+        if self._keeps and not self._extra and self.transport is not None and not self.transport.is_closing():
+            self.used = True
+            self._pool.give_back(self)
+        else:
+            self._close()
+        receiver.received(head, body, True)
+
+    def _fail(self, error: UpstreamError) -> None:
+        receiver, self._receiver = self._receiver, None
+        self._close()
+        if receiver is not None:
+            receiver.lost(error)
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+
+class Upstream:
+    """The engine's address and the idle connections to it, the latest used first."""
+
+    def __init__(self, url: str, connect_timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` is how an https engine is known; it may be replaced, and holds from the next connection on."""
+        origin = read_origin(url)
+        assert (tls is not None) == origin.tls
+        self.url, self.address, self.prefix, self.tls = url, origin.address, origin.prefix.encode(), tls
+        self.authority = b"localhost" if isinstance(origin.address, Unix) else str(origin.address).encode()
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: deque[Connection] = deque()
+
+    async def connection(self, *, fresh: bool = False) -> Connection:
+        """A connection that is ready for a request: a warm one, unless `fresh`. Raises UpstreamError."""
+        now = time.monotonic()
+        while self._idle and not fresh:
+            connection = self._idle.pop()
+            if connection.transport is not None and not connection.transport.is_closing() and now - connection.idle_since < IDLE_LIMIT_S:
+                return connection
+            connection.abandon()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                return await self._connect()
+        except TimeoutError:
+            raise UpstreamError("upstream_timeout", f"{self.url} did not accept a connection in {self._connect_timeout_s} s", 504) from None
+        except ssl.SSLError as error:
+            raise UpstreamError("upstream_tls", f"no TLS with {self.url}: {error.strerror or error}") from error
+        except OSError as error:
+            raise UpstreamError("upstream_unreachable", f"cannot connect to {self.url}: {error.strerror or error}") from error
+
+    async def _connect(self) -> Connection:
+        """A new connection. Of several addresses that a name has, each gets a head start on the next one (RFC 8305)."""
+        loop = asyncio.get_running_loop()
+        if isinstance(self.address, Unix):
+            _, made = await loop.create_unix_connection(lambda: Connection(self), self.address.path)
+            return made
+        host, port = self.address.host, self.address.port
+        if self.address.is_literal:
+            _, made = await loop.create_connection(lambda: Connection(self), host, port, ssl=self.tls)
+            return made
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=HEAD_START_S, interleave=1)
+        _, made = await loop.create_connection(lambda: Connection(self), sock=connected, ssl=self.tls,
+                                               server_hostname=host if self.tls is not None else None)
+        return made
+
+    def give_back(self, connection: Connection) -> None:
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        while self._idle and connection.idle_since - self._idle[0].idle_since >= IDLE_LIMIT_S:
+            self._idle.popleft().abandon()
+
+    def forget(self, connection: Connection) -> None:
+        """It is gone: never hand it out again."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().abandon()

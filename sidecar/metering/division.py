@@ -1,0 +1,196 @@
+"""One pool of boards and what runs on it: its windows divided among its requests, by a schedule and a calibration of its own."""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from perjoule.sidecar.metering.account import Account, Balance, Rule
+from perjoule.sidecar.metering.attribution import apportion
+from perjoule.sidecar.metering.calibration import Calibration
+from perjoule.sidecar.metering.group import SILENCE_NS, Group, Split
+from perjoule.sidecar.metering.pace import Pace
+from perjoule.sidecar.metering.pools import Pool, Stage
+from perjoule.sidecar.metering.schedule import Look, Schedule, union
+from perjoule.sidecar.metering.steady_state import Activity, Phase
+from perjoule.sidecar.metering.terms import NOTHING, Terms
+from perjoule.sidecar.metering.timeline import Window
+from perjoule.sidecar.metering.weighing import MICRO, PROMPT_TOKENS, costs, prices, weigh
+from perjoule.sidecar.metering.work import Work
+from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, joules
+
+HOLD_NS = 100 * NS_PER_MS  # how long a window waits for the step that was under way when it ended, while a record waits for the window
+PATIENCE_NS = NS_PER_S  # and while none does: a step of 8192 prompt tokens takes 200 ms
+
+
+class Share(NamedTuple):
+    """Who shares a window, with how much of each term, for how long each was there, and how long anybody was."""
+
+    works: Sequence[Work]
+    amounts: Sequence[Terms]
+    ran_ns: Sequence[int]
+    busy_ns: int
+
+
+class Division:
+    """Divides the windows of one group of boards. What requests get goes into their accounts, and all of it into the balance."""
+
+    def __init__(self, pool: Pool, group: Group, *, method: str, pace: Pace, calibration: Calibration | None = None) -> None:
+        self.pool, self.group, self.calibration = pool, group, calibration or Calibration()
+        self.schedule = Schedule(pace)
+        self.accounts: dict[Work, Account] = {}  # running, and ended but not settled
+        self.uuids = tuple(device.uuid for device in group.devices)
+        self.balance = Balance()
+        self._method = method
+        self._ended = 0  # of them
+
+    # requests
+
+    def begin(self, work: Work, account: Account) -> None:
+        """A request runs here from now on."""
+        self.schedule.begin(work)
+        self.accounts[work] = account
+
+    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool) -> None:
+        """It has ended."""
+        self.schedule.end(work, t_ns, output_tokens, failed=failed)
+        self._ended += 1
+
+    def forget(self, settled: Collection[Work]) -> None:
+        """These have been settled."""
+        self.schedule.forget(settled)
+        for work in settled:
+            del self.accounts[work]
+        self._ended -= len(settled)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that run here now."""
+        return len(self.accounts) - self._ended
+
+    # windows
+
+    def advance(self, t_ns: int) -> bool:
+        """Divide the windows that are ripe. Answers whether there was one."""
+        waiting, before_ns = self.group.waiting, self.group.divided_ns
+        hold_ns = HOLD_NS if self._ended else PATIENCE_NS
+        while waiting and (t_ns >= waiting[0].t1_ns + hold_ns or self.schedule.is_known_until(waiting[0].t1_ns)):
+            self._divide(waiting.popleft(), t_ns)
+        return self.group.divided_ns != before_ns
+
+    def is_past(self, end_ns: int, t_ns: int) -> bool | None:
+        """Whether every window up to `end_ns` has been divided; None if some never will be: the counter has fallen silent."""
+        group = self.group
+        if group.divided_ns is not None and group.divided_ns >= end_ns:
+            return True
+        return False if t_ns < max(end_ns, group.changed_ns) + SILENCE_NS or group.waiting else None
+
+    def provisional(self, work: Work, t_ns: int) -> tuple[int, int]:
+        """What windows that have not been divided will cost a request, by all that can be told now: energy, and active energy."""
+        group = self.group
+        drawn = group.undivided(work.begin_ns, t_ns)
+        if not drawn.shared_uj:
+            return 0, 0
+        since_ns = max(group.divided_ns or 0, work.begin_ns)
+        terms = self._here(self.schedule.glance(work, since_ns, t_ns))
+        if self.pool.stage is not None and terms == NOTHING:
+            return 0, 0
+        mine = int(terms.dot(self._price) * MICRO) or int(terms == NOTHING)
+        # The others weigh what all did in the last window: weighing each of them anew would cost each end of a request
+        # time in proportion to those in flight, for a median difference of 0.2 % (on recordings of an H200).
+        whole = max(mine, 0 if len(self.accounts) == 1 else round(group.weight_per_ns * (t_ns - since_ns)), 1)
+        return drawn.shared_uj * mine // whole, drawn.active_uj * mine // whole
+
+    # inside
+
+    @property
+    def _price(self) -> Terms:
+        """What one of each term weighs here. Of prefill alone, prompts are all there is to weigh, whatever the method."""
+        return PROMPT_TOKENS if self.pool.stage is Stage.PREFILL else prices(self._method, self.calibration.coefficients)
+
+    def _here(self, terms: Terms) -> Terms:
+        """What of a request is computed here."""
+        if self.pool.stage is None:
+            return terms
+        return Terms(terms.prefill, 0.0, 0.0, 0.0) if self.pool.stage is Stage.PREFILL else terms._replace(prefill=0.0)
+
+    def _share_of(self, look: Look, t0_ns: int, t1_ns: int) -> Share:
+        """Who was here in a window: a request is in the prefill pool until its prompt is done, and in the decode pool from then on."""
+        stage = self.pool.stage
+        if stage is None:
+            return Share(look.works, look.amounts, look.ran_ns, look.busy_ns)
+        here: list[tuple[Work, Terms, int, int]] = []
+        for work, terms, (since_ns, until_ns) in zip(look.works, look.amounts, look.decoding, strict=True):
+            if stage is Stage.PREFILL:
+                since_ns, until_ns = max(work.begin_ns, t0_ns), min(since_ns, t1_ns if work.end_ns is None else work.end_ns)
+            if since_ns < until_ns:
+                here.append((work, self._here(terms), since_ns, until_ns))
+        busy_ns = union(sorted((since_ns, until_ns) for _, _, since_ns, until_ns in here), t0_ns, t1_ns)
+        return Share([each[0] for each in here], [each[1] for each in here], [each[3] - each[2] for each in here], busy_ns)
+
+    def _divide(self, window: Window, now_ns: int) -> None:
+        """Give a window's microjoules to those who ran in it, to idle, or to nobody."""
+        t0_ns, t1_ns, group, balance = window.t0_ns, window.t1_ns, self.group, self.balance
+        group.divided_ns = t1_ns
+        balance.measured_uj += window.energy_uj
+        look = self.schedule.look(t0_ns, t1_ns, now_ns)
+        share = self._share_of(look, t0_ns, t1_ns)
+        # Of two stages, both are as steady as the traffic that goes through them.
+        is_steady = not (window.gap and look.busy_ns) and group.steady.feed(_activity(window, look)) is Phase.STEADY
+        if not share.busy_ns:
+            balance.idle_uj += window.energy_uj
+            group.weight_per_ns = 0.0
+            if not window.gap:
+                group.saw_idle(window)
+        elif window.gap:
+            balance.unattributed_uj += window.energy_uj
+            for work in share.works:
+                self.accounts[work].missed = True
+        else:
+            self._give(window, group.split(window, share.busy_ns), share, is_steady=is_steady)
+        self.schedule.commit(look, t0_ns, t1_ns)
+
+    def _give(self, window: Window, split: Split, share: Share, *, is_steady: bool) -> None:
+        """Divide a window among those who ran in it."""
+        group, span_ns, amounts = self.group, window.t1_ns - window.t0_ns, share.amounts
+        total = Terms(*map(sum, zip(*amounts, strict=True)))
+        model, price = self.calibration.coefficients, self._price
+        weights = weigh(amounts, price)
+        group.weight_per_ns = sum(weights) / span_ns
+        given_uj = split.shared_uj
+        if is_steady:
+            group.steady_uj, group.steady_tokens = group.steady_uj + split.shared_uj, group.steady_tokens + total.decode
+        elif self._method == "steady-rate":
+            given_uj = group.at_steady_rate(total.decode, split.shared_uj)
+        parts = apportion(given_uj, weights)
+        active_parts = [part_uj * min(split.active_uj, given_uj) // max(given_uj, 1) for part_uj in parts]
+        cost = total.dot(model) or 1.0
+        rule = Rule(price, model, Terms(*(amount * each / cost for amount, each in zip(total, model, strict=True))))
+        model_parts = parts if price is model else [split.shared_uj * each / cost for each in costs(amounts, model)]
+        origin_ns, alone = group.origin_ns or 0, len(amounts) == 1
+        for work, terms, ran_ns, part_uj, active_uj, model_uj in zip(share.works, amounts, share.ran_ns, parts, active_parts, model_parts,
+                                                                     strict=True):
+            account = self.accounts[work]
+            account.add(terms, part_uj, active_uj, model_uj, rule, steady_ns=ran_ns if is_steady else 0, alone=alone,
+                        whole=ran_ns == span_ns)
+            if work.begin_ns < origin_ns:
+                account.missed = True
+        balance = self.balance
+        balance.idle_uj += split.idle_uj
+        balance.requests_uj += sum(parts)
+        balance.unattributed_uj += split.shared_uj - sum(parts)
+        if group.idle_w is not None:
+            self.calibration.learn(total, joules(split.active_uj), window.t1_ns, span_ns)
+
+
+def _activity(window: Window, look: Look) -> Activity:
+    """A window's traffic, for the steady-state detector."""
+    t0_ns, t1_ns = window.t0_ns, window.t1_ns
+    joined = decoding = waiting = 0
+    for work in look.works:
+        joined_ns = work.first_ns if work.visible else work.begin_ns
+        is_in = joined_ns is not None and joined_ns <= t1_ns
+        joined += is_in and joined_ns is not None and joined_ns > t0_ns
+        if work.end_ns is None or work.end_ns > t1_ns:
+            decoding += is_in
+            waiting += not is_in
+    tokens = sum(terms.decode for terms in look.amounts)
+    return Activity(t0_ns, t1_ns, sum(look.ran_ns), int(tokens * MICRO), joined, decoding, waiting)

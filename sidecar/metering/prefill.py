@@ -1,0 +1,201 @@
+"""When each prompt was computed: engines take prompts in the order of arrival and fill their steps with them.
+
+All prompts that wait are one row of tokens, and the engine's progress along that row is one rising curve. A first token says that
+its prompt is done by then; a prompt whose first token has not come is not done; nothing is computed before it has arrived. Of all
+curves that agree with this, the straightest one is taken. A large step computes the end of one prompt and the begin of the next
+(chunked prefill, a step's token budget): the straight curve finds that by itself, without knowing the budget.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from perjoule.sidecar.metering.pace import Peak
+from perjoule.sidecar.metering.taut_string import Gate, taut_string
+from perjoule.sidecar.metering.work import Work
+from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
+
+PRIOR_PER_S = 10_000.0  # tokens; an 8B model does 45,000 on an H200, a tiny one 5,000 on two CPU cores
+SAME_STEP_NS = 3 * NS_PER_MS  # first tokens that come this close together come from one step of the engine
+TOUCH = 0.5  # tokens: nearer is the same, with floats
+LEARN_TOKENS = 1024  # fewer say little about the rate: they wait for a step longer than they take
+LONG_NS = NS_PER_S // 2  # a busy time is looked at in pieces of this length
+
+
+class Placed(NamedTuple):
+    """A part of a prompt computed in a window; `done_ns` is when the prompt was done, None if it was not."""
+
+    work: Work
+    tokens: float
+    done_ns: int | None
+
+
+class Path(NamedTuple):
+    """Progress along the row: tokens by when, linear between; both rise."""
+
+    times: list[int]
+    heights: list[float]
+
+
+class PrefillQueue:
+    """The prompts that wait or are being computed, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[Work, None] = {}
+        self.per_s = Peak(PRIOR_PER_S)
+        self._unseen = 0  # prompts whose first token is still to be seen
+        self._busy_since_ns = 0  # since then there has always been one
+        self._tokens = 0.0  # computed since then, of prompts that began since then
+
+    def begin(self, job: Work) -> None:
+        """A prompt has arrived."""
+        self.jobs[job] = None
+        if job.visible:
+            if not self._unseen:
+                self._busy_since_ns, self._tokens = job.begin_ns, 0.0
+            self._unseen += 1
+
+    def gone(self, job: Work) -> None:
+        """It has ended, and no token of it was seen."""
+        self._unseen -= job.visible
+
+    def seen(self, job: Work, t_ns: int) -> None:
+        """Its first token has come."""
+        if not job.visible:
+            return  # nobody counted on it
+        self._unseen -= 1
+        if job.begin_ns >= self._busy_since_ns:
+            self._tokens += job.prompt_tokens
+        busy_ns = t_ns - self._busy_since_ns
+        if (not self._unseen or busy_ns > LONG_NS) and self._tokens >= LEARN_TOKENS:
+            # All of these were computed in this time, so the rate is no less.
+            self.per_s.learn(self._tokens, busy_ns / NS_PER_S)
+        if busy_ns > LONG_NS:
+            self._busy_since_ns, self._tokens = t_ns, 0.0
+
+    def place(self, t0_ns: int, t1_ns: int, now_ns: int, step_ends_ns: Sequence[int] = ()) -> list[Placed]:
+        """What was computed of each prompt in (t0, t1], as far as can be told by what was seen up to `now_ns`; `step_ends_ns` are ends
+        of steps after t0 that others have shown, rising. Changes nothing."""
+        order = _service_order([job for job in self.jobs if job.prompt_left > 0])
+        if not order:
+            return []
+        ends, whole = [], 0.0
+        for job in order:
+            whole += self._size(job, t0_ns)
+            ends.append(whole)
+        path = self._path(order, ends, t0_ns, max(t1_ns, now_ns))
+        placed: dict[Work, Placed] = {}
+        at, place, start = 0.0, 0, 0.0  # of the row: progress, and the first prompt that is not done, and where it starts
+        for end_ns in self._steps(order, path, step_ends_ns):
+            until = _height(path, end_ns)
+            within = 1.0 if end_ns <= t1_ns else (_height(path, t1_ns) - at) / (until - at) if until > at else 0.0
+            # All prompts of a step are computed side by side: each is as far as the step is, whichever comes first in the row.
+            while place < len(order) and start < until - TOUCH:
+                job, end = order[place], ends[place]
+                tokens = (min(end, until) - max(start, at)) * within
+                is_done = end <= until + TOUCH
+                if tokens > 0 and job.begin_ns < t1_ns:
+                    tokens = min(job.prompt_left, tokens + (placed[job].tokens if job in placed else 0.0))
+                    placed[job] = Placed(job, tokens, end_ns if is_done and end_ns <= t1_ns else None)
+                if not is_done:
+                    break
+                place, start = place + 1, end
+            at = until
+            if end_ns >= t1_ns:
+                break
+        return list(placed.values())
+
+    def commit(self, placed: Sequence[Placed], t0_ns: int, t1_ns: int) -> None:
+        """These parts have been charged."""
+        for job, tokens, done_ns in placed:
+            job.prompt_left = 0.0 if done_ns is not None else job.prompt_left - tokens
+        self.jobs = {job: None for job in self.jobs if job.prompt_left > 0 and (job.end_ns is None or job.end_ns > t1_ns)}
+
+    def _steps(self, order: Sequence[Work], path: Path, others_ns: Sequence[int]) -> list[int]:
+        """When steps ended, as far as the path goes."""
+        t0_ns, last_ns = path.times[0], path.times[-1]
+        seen = {t for t in others_ns if t0_ns < t < last_ns} | {job.first_ns for job in order if job.first_ns is not None}
+        ends = [*sorted(t for t in seen if t0_ns < t < last_ns), last_ns]
+        return [t for t, following in zip(ends, [*ends[1:], last_ns + 2 * SAME_STEP_NS], strict=True) if following - t > SAME_STEP_NS]
+
+    def _size(self, job: Work, t0_ns: int) -> float:
+        """Tokens of the row. Of a prompt whose client left before it was done, no more than there was time for."""
+        if job.end_ns is None or job.first_ns is not None:
+            return job.prompt_left
+        time_ns = max(0, job.end_ns - max(t0_ns, job.begin_ns))
+        return min(job.prompt_left, self.per_s.value * time_ns / NS_PER_S)
+
+    def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, now_ns: int) -> Path:
+        """The engine's progress along the row from `t0_ns` up to now, or until it was worked off."""
+        overdue = 0.0  # whose first token came in a window that has been divided without knowing
+        for job, end in zip(order, ends, strict=True):
+            if job.first_ns is not None and job.first_ns <= t0_ns:
+                overdue = end
+        times = {job.begin_ns for job in order} | {job.first_ns for job in order if job.first_ns is not None}
+        gates, low = [Gate(t0_ns, overdue, overdue)], overdue
+        empty_ns, empty_at = t0_ns, overdue  # when the row was last worked off
+        begun = done = undone = 0  # places in the order; each only moves on
+        for t_ns in sorted(t for t in times if t > t0_ns):
+            while begun < len(order) and order[begun].begin_ns < t_ns:
+                begun += 1
+            steps_end = False
+            for place in range(done, len(order)):
+                first_ns = order[place].first_ns
+                if first_ns is not None:
+                    if first_ns > t_ns:
+                        break
+                    done, steps_end = place + 1, steps_end or first_ns == t_ns
+            undone = max(undone, done)
+            while undone < len(order) and _may_be_done(order[undone], t_ns + SAME_STEP_NS):
+                undone += 1
+            low = max(low, ends[done - 1] if done else 0.0)
+            high = arrived = max(low, ends[begun - 1] if begun else 0.0)
+            if steps_end and undone < len(order):
+                # Only where a step is seen to end is it sure that nothing more is done: within one, the next prompt may be, too.
+                high = max(low, min(arrived, ends[undone]))
+            gates.append(Gate(t_ns, low, high))
+            if low >= arrived:
+                empty_ns, empty_at = t_ns, low
+        last = gates[-1]
+        if last.t < now_ns:
+            while undone < len(order) and _may_be_done(order[undone], now_ns):
+                undone += 1
+            if undone < len(order):  # nobody whose first token is still to be seen is done
+                last = Gate(now_ns, low, max(low, ends[undone] - 1.0))
+            else:  # all may be; at the rate that was learned they were, or will be, by then
+                all_ns = empty_ns + round((ends[-1] - empty_at) / self.per_s.value * NS_PER_S)
+                last = Gate(min(now_ns, max(all_ns, last.t + 1)), low, ends[-1])
+            gates.append(last)
+        expected = min(max(empty_at + self.per_s.value * (last.t - empty_ns) / NS_PER_S, last.low), last.high)
+        gates[-1] = Gate(last.t, expected, expected)
+        return Path([gate.t for gate in gates], taut_string(gates))
+
+
+def _service_order(jobs: Sequence[Work]) -> list[Work]:
+    """Prompts in the order in which the engine has taken, or will take them: in that of arrival, but who has shown a first token
+    was before those who have not, though theirs would show. Who hides his tokens is where his arrival puts him."""
+    ready = sorted((job for job in jobs if job.first_ns is not None), key=lambda job: (job.first_ns, job.begin_ns))
+    others = [job for job in jobs if job.first_ns is None]
+    order: list[Work] = []
+    for job in ready:
+        ahead = [other for other in others if not other.visible and other.begin_ns < job.begin_ns]
+        order += ahead
+        order.append(job)
+        others = [other for other in others if other not in ahead]
+    return order + others
+
+
+def _may_be_done(job: Work, t_ns: int) -> bool:
+    """Whether its prompt may have been done by then: of one that hides its tokens nobody can say that it was not."""
+    return not job.visible or job.end_ns is not None if job.first_ns is None else job.first_ns <= t_ns
+
+
+def _height(path: Path, t_ns: int) -> float:
+    i = min(max(bisect_left(path.times, t_ns), 1), len(path.times) - 1)
+    y0, y1 = path.heights[i - 1], path.heights[i]
+    return y0 + (y1 - y0) * _part(t_ns, path.times[i - 1], path.times[i])
+
+
+def _part(x: float, x0: float, x1: float) -> float:
+    """How far between the two it lies, 0 to 1."""
+    return min((x - x0) / (x1 - x0), 1.0) if x1 > x0 else 0.0

@@ -1,0 +1,234 @@
+"""What one engine is thought to have been doing: which prompts it computed, whom it gave tokens, and how many shared each step.
+
+Evidence goes in as it is seen (arrivals, frames, ends); out comes, for any window, how much of each term of the energy model every
+request accounts for. With continuous batching all running sequences advance together: who shows his tokens tells how fast those
+advance who hide theirs.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from perjoule.sidecar.metering.pace import Pace
+from perjoule.sidecar.metering.prefill import Placed, PrefillQueue
+from perjoule.sidecar.metering.steps import StepClock
+from perjoule.sidecar.metering.terms import Terms
+from perjoule.sidecar.metering.work import Work
+from perjoule.sidecar.units import NS_PER_S
+
+
+class Look(NamedTuple):
+    """What was computed in a window. Of each request that ran in it, in the order of arrival: what it accounts for, for how many
+    nanoseconds it was there, from when to when it was given tokens, and how far its answer was at the end; and of all, which
+    prompts, and how long anybody was there."""
+
+    works: list[Work]
+    amounts: list[Terms]
+    ran_ns: list[int]
+    decoding: list[tuple[int, int]]
+    frames: list[float]
+    placed: list[Placed]
+    busy_ns: int
+
+
+class Schedule:
+    """One engine core: a row of prompts, and a clock of steps."""
+
+    def __init__(self, pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
+        self.queue = PrefillQueue()
+        self.clock = StepClock()
+        self.works: dict[Work, None] = {}  # in the order of arrival; who ended stays until `forget`
+        self._showing = 0  # sequences that decode in view
+        self._hiding = 0  # requests that run and show nothing
+        self._late: Work | None = None  # the one that a window was last found to wait for
+
+    # evidence
+
+    def begin(self, work: Work) -> None:
+        """It has arrived, and waits for its prompt to be computed."""
+        if not self.works:
+            self.clock.rest(work.begin_ns)
+        self.works[work] = None
+        self.queue.begin(work)
+        self._hiding += not work.visible
+
+    def show(self, work: Work, t_ns: int, count: int) -> None:
+        """`count` frames of its output have arrived. Called for every frame of every stream: the shortest way comes first."""
+        if work.first_ns is None:
+            self._first(work, t_ns)
+        else:
+            work.position += count / work.choices
+            clock = self.clock
+            if work.position > clock.count and t_ns > clock.last_ns:
+                clock.advance(t_ns, work.position)
+        work.frames.append(t_ns)
+        if count > 1:
+            work.frames.extend([t_ns] * (count - 1))
+
+    def _first(self, work: Work, t_ns: int) -> None:
+        """Its prompt is done, and it joins those who get a token in each step."""
+        clock = self.clock
+        if not self._showing and t_ns > clock.last_ns:
+            if self._hiding:
+                clock.coast(t_ns, self.pace.step_ns)
+            else:
+                clock.rest(work.begin_ns)
+                clock.advance(t_ns, clock.count + 1)
+        work.first_ns = work.before_ns = t_ns
+        work.position = clock.count
+        self._showing += work.choices
+        self.queue.seen(work, t_ns)
+
+    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool) -> None:
+        """It has ended, having been given so many tokens, if the engine said."""
+        work.end_ns, work.output_tokens = t_ns, 0 if failed else output_tokens
+        self._hiding -= not work.visible
+        if work.first_ns is not None:
+            self._showing -= work.choices
+            return
+        self.queue.gone(work)
+        if failed:
+            work.prompt_left = 0.0
+        elif output_tokens is not None:  # each token took a step, and before the first of them the prompt was done
+            steps, clock = output_tokens / work.choices, self.clock
+            since_ns = clock.when(clock.at(t_ns) - steps) if self._showing else t_ns - round(steps * self.pace.step_ns)
+            work.first_ns = min(max(work.begin_ns, since_ns), t_ns)
+            self.queue.per_s.is_at_least(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
+
+    # answers
+
+    def is_known_until(self, t_ns: int) -> bool:
+        """Whether waiting a little would tell nothing more of the time up to `t_ns`."""
+        late = self._late
+        if late is not None and late.begin_ns < t_ns and not late.is_known_until(t_ns):
+            return False
+        self._late = next((w for w in self.works if w.begin_ns < t_ns and not w.is_known_until(t_ns)), None)
+        return self._late is None
+
+    def look(self, t0_ns: int, t1_ns: int, now_ns: int) -> Look:
+        """What each request that ran in (t0, t1] accounts for, as far as can be told by what was seen up to now. Charges nobody."""
+        here = [w for w in self.works if w.begin_ns < t1_ns and (w.end_ns is None or w.end_ns > t0_ns)]
+        if not here:
+            return Look([], [], [], [], [], [], 0)
+        placed = self.queue.place(t0_ns, t1_ns, now_ns, self.clock.ends_after(t0_ns))
+        prompts = {part.work: part for part in placed}
+        if not self._showing and any(not work.visible for work in here):
+            self.clock.coast(t1_ns, self.pace.step_ns)
+        there = [(max(work.begin_ns, t0_ns), min(work.end_ns or t1_ns, t1_ns)) for work in here]
+        spans = [(_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns) for work, (_, end_ns) in zip(here, there, strict=True)]
+        shares = self._step_shares(here, spans)
+        amounts, frames = [], []
+        for work, (since_ns, until_ns) in zip(here, spans, strict=True):
+            part = prompts.get(work) if prompts else None
+            prefill, steps, by, tokens = part.tokens if part else 0.0, 0.0, 0.0, 0.0
+            if since_ns < until_ns:
+                steps = work.choices * (shares[until_ns] - shares[since_ns])
+                by, tokens = self._given(work, since_ns, until_ns, t1_ns)
+            amounts.append(Terms(prefill, steps, tokens, tokens * work.context(tokens)))
+            frames.append(by)
+        return Look(here, amounts, [end_ns - begin_ns for begin_ns, end_ns in there], spans, frames, placed, union(there, t0_ns, t1_ns))
+
+    def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
+        """What one request accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
+        part = self._prompt_part(work, t0_ns, t1_ns) if work.prompt_left > 0 else None
+        since_ns, until_ns = _decodes_from(work, part, t0_ns, t1_ns), min(work.end_ns or t1_ns, t1_ns)
+        prefill = part.tokens if part else 0.0
+        if since_ns >= until_ns:
+            return Terms(prefill, 0.0, 0.0, 0.0)
+        clock = self.clock
+        if not self._showing:
+            clock.coast(until_ns, self.pace.step_ns)
+        steps = work.choices * (clock.at(until_ns) - clock.at(since_ns))
+        _, tokens = self._given(work, since_ns, until_ns, t1_ns)
+        return Terms(prefill, steps / max(self._showing + self._hiding, work.choices), tokens, tokens * work.context(tokens))
+
+    def commit(self, look: Look, t0_ns: int, t1_ns: int) -> None:
+        """The window has been charged by this look: what it held will not be charged again."""
+        for work, terms, by in zip(look.works, look.amounts, look.frames, strict=True):
+            if by or terms[2]:
+                work.charge(t1_ns, by, terms[2])
+        for work, _, done_ns in look.placed:
+            if done_ns is not None:
+                work.decodes_from_ns = done_ns
+        self.queue.commit(look.placed, t0_ns, t1_ns)
+        if look.works:
+            self.clock.pin(t1_ns)
+        self.clock.forget(t0_ns)
+
+    def forget(self, settled: Iterable[Work]) -> None:
+        """These have been settled."""
+        for work in settled:
+            del self.works[work]
+            self.queue.jobs.pop(work, None)
+        oldest = next(iter(self.works), None)
+        self.clock.forget(oldest.begin_ns if oldest is not None else self.clock.last_ns)  # also where no window is ever divided
+
+    # inside
+
+    def _prompt_part(self, work: Work, t0_ns: int, t1_ns: int) -> Placed | None:
+        """What was computed of its prompt in (t0, t1]. After its first token that was all of it, whenever the others had their turn; who
+        hides his tokens is asked about when his answer is there, and thousands may have been before him in the window."""
+        if work.first_ns is not None and work.first_ns <= t1_ns:
+            return Placed(work, work.prompt_left, work.first_ns)
+        if not work.visible:
+            done_ns = max(work.begin_ns, t0_ns) + round(work.prompt_left / self.queue.per_s.value * NS_PER_S)
+            return Placed(work, work.prompt_left, done_ns) if done_ns <= t1_ns else None
+        placed = self.queue.place(t0_ns, t1_ns, t1_ns, self.clock.ends_after(t0_ns))
+        return next((part for part in placed if part.work is work), None)
+
+    def _step_shares(self, works: Sequence[Work], spans: Sequence[tuple[int, int]]) -> dict[int, float]:
+        """For each moment at which somebody begins or stops decoding: the sum, over the steps so far, of 1 / sequences in it."""
+        changes: dict[int, int] = {}
+        for work, (since_ns, until_ns) in zip(works, spans, strict=True):
+            if since_ns < until_ns:
+                changes[since_ns] = changes.get(since_ns, 0) + work.choices
+                changes[until_ns] = changes.get(until_ns, 0) - work.choices
+        clock, shares, share, before, sequences = self.clock, {}, 0.0, 0.0, 0
+        for t_ns in sorted(changes):
+            count = clock.at(t_ns)
+            if sequences:
+                share += (count - before) / sequences
+            shares[t_ns] = share
+            before = count
+            sequences += changes[t_ns]
+        return shares
+
+    def _given(self, work: Work, since_ns: int, until_ns: int, t1_ns: int) -> tuple[float, float]:
+        """How far its answer was at `t1_ns` in frames, and the output tokens that no window has been charged with."""
+        if work.frames or work.base:
+            by = work.frames_by(t1_ns, self.clock)
+            return by, work.owed_tokens(by, self.pace.tokens_per_frame.value)
+        return 0.0, self._hidden_tokens(work, since_ns, until_ns)
+
+    def _hidden_tokens(self, work: Work, since_ns: int, until_ns: int) -> float:
+        """Output tokens of a request that shows none: one a step; at its end, what the engine says, spread over its steps."""
+        clock = self.clock
+        since = clock.at(since_ns)
+        fresh = clock.at(until_ns) - since
+        if work.end_ns is None or work.output_tokens is None:
+            return work.choices * fresh
+        left, whole = max(0.0, work.output_tokens - work.charged_tokens), clock.at(work.end_ns) - since
+        return left * fresh / whole if whole > 0 else left
+
+
+def _decodes_from(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> int:
+    """From when in (t0, t1] it was given tokens; t1 if it was not."""
+    since_ns = work.first_ns
+    if not (work.frames or work.base):
+        gets_tokens = bool(work.output_tokens) or (work.output_tokens is None and not work.visible)
+        since_ns = work.decodes_from_ns if gets_tokens else None
+        if gets_tokens and since_ns is None:
+            since_ns = part.done_ns if part is not None else work.begin_ns if work.prompt_left <= 0 else None
+    return t1_ns if since_ns is None else t0_ns if since_ns < t0_ns else since_ns
+
+
+def union(spans: Iterable[tuple[int, int]], t0_ns: int, t1_ns: int) -> int:
+    """Nanoseconds of (t0, t1] that at least one of these spans within it covers; they come in the order of their beginnings."""
+    covered_ns, upto_ns = 0, t0_ns
+    for begin_ns, end_ns in spans:
+        if end_ns > upto_ns:
+            covered_ns += end_ns - max(begin_ns, upto_ns)
+            upto_ns = end_ns
+            if upto_ns == t1_ns:
+                break
+    return covered_ns

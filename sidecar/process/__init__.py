@@ -1,0 +1,19 @@
+"""The processes and threads of a running sidecar: what is started, kept in step, reloaded, drained and stopped.
+
+    interpreter  what the collector of garbage looks at, how soon threads make way, memory that goes back
+    sampler      a thread that reads the counter
+    presence     whether the engine is there, and what it is
+    lookout      what is asked beside the traffic: the engine's batch limit, other processes on the boards
+    learned      which calibrations the meter goes by: loaded, switched, saved
+    setting      under what joules were measured, for who compares two runs
+    desk         where requests are metered: the meter, what it settles, who waits for it
+    in_order     events of several processes, in the order of their times
+    wire         what a worker process and the meter say to each other, as bytes
+    shared_desk  the desk of several processes
+    link         the meter's end of the wire to a worker
+    remote_desk  the desk as a worker process has it
+    traffic      the traffic port of one process: front, relay, upstream
+    worker       a process that relays, and meters by wire
+    crew         the traffic port of several processes: started, replaced, drained
+    service      starts all of it, reloads it, drains it, stops it
+"""

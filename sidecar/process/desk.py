@@ -1,0 +1,95 @@
+"""Where requests are metered: the meter, the records it settles, and those who wait for one. One for the whole sidecar.
+
+Exchanges of this process come to it directly, those of worker processes through a link. Everything happens on the event loop.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from perjoule.sidecar.access.doors import Refusal
+from perjoule.sidecar.access.limits import Limits
+from perjoule.sidecar.dialects.watch import Begun
+from perjoule.sidecar.metering.meter import Meter
+from perjoule.sidecar.ports import Reading
+from perjoule.sidecar.record import Charge, EnergyRecord, RequestFacts
+from perjoule.sidecar.records.recent import Recent
+
+SETTLE_LIMIT_S = 1.0  # a settled value takes a window and a half (about 0.25 s); nobody waits longer than this for it
+
+
+class Desk:
+    """What a watch tells goes to the meter; what the meter settles goes to `deliver`, and to whoever asked for it."""
+
+    at_hand = True  # `charge` answers at once
+
+    def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[EnergyRecord], None],
+                 find_stored: Callable[[str], Awaitable[dict[str, Any] | None]], limits: Limits | None = None) -> None:
+        """`deliver` takes each record as it is settled; `find_stored` looks for one that is no longer recent."""
+        self.meter, self.recent, self.limits = meter, recent, limits or Limits()
+        self._deliver, self._find_stored = deliver, find_stored
+        self.failures = 0  # requests that could not be metered, or not to their end: their records may be lost
+        # Called for every frame of every stream, so there is no step between.
+        self.tokens, self.prompt = meter.tokens, meter.prompt
+
+    # what a watch tells
+
+    def begin(self, begun: Begun, t_ns: int) -> None:
+        """A request is sent to the engine."""
+        asked, identity = begun.asked, begun.identity
+        self.meter.begin(identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
+                         input_bytes=asked.input_bytes, choices=asked.choices, rank=identity.rank)
+
+    def end(self, facts: RequestFacts, t_ns: int) -> None:
+        """It has ended."""
+        self._settled(self.meter.end(facts.record_id, t_ns, facts))
+
+    def failed(self) -> None:
+        """A request could not be metered."""
+        self.failures += 1
+
+    # time and readings
+
+    def sample(self, readings: Sequence[Reading]) -> None:
+        """The counters have been read."""
+        self._settled(self.meter.sample(readings))
+
+    def tick(self, t_ns: int) -> None:
+        """Time has passed."""
+        self._settled(self.meter.tick(t_ns))
+
+    # questions
+
+    async def admit(self, name: str, t_ns: int) -> Refusal | None:
+        """Take one request from the budget of the key of that name, or say why not."""
+        return self.limits.admit(name, t_ns)
+
+    def charge(self, record_id: str, t_ns: int) -> Charge:
+        """What a request has cost up to now."""
+        record = self.recent.get(record_id)  # it may be settled already, if this question was on its way for long
+        return record.charge if record is not None else self.meter.charge(record_id, t_ns)
+
+    def ask(self, record_id: str, t_ns: int, tell: Callable[[Charge | None], None], *, settled: bool) -> None:
+        """`tell` the charge of a request that has just ended: now, or once it is `settled` (or as settled as it gets in time)."""
+        if not settled:
+            tell(self.charge(record_id, t_ns))
+            return
+        waiting = asyncio.ensure_future(self._once_settled(record_id))
+        waiting.add_done_callback(lambda done: tell(None if done.cancelled() or (record := done.result()) is None else record.charge))
+
+    async def find(self, any_id: str) -> dict[str, Any] | None:
+        """The record of a record id or of a client's request id, as JSON; one that has ended is waited for until it is settled.
+        Raises OSError while stored records cannot be read."""
+        recent = self.recent.get(any_id)
+        settling = self.meter.settling(any_id) or (recent.facts.record_id if recent is not None and not recent.charge.settled else None)
+        if settling is not None:
+            recent = await self._once_settled(settling)
+        return recent.as_json() if recent is not None else await self._find_stored(any_id)
+
+    async def _once_settled(self, record_id: str) -> EnergyRecord | None:
+        return await self.recent.settled(record_id, SETTLE_LIMIT_S) or self.recent.get(record_id)
+
+    def _settled(self, records: Sequence[EnergyRecord]) -> None:
+        for record in records:
+            self.recent.add(record)
+            self._deliver(record)

@@ -1,0 +1,259 @@
+"""Starts everything, keeps it in step, reloads it, drains it and stops it: the one place where threads, timers and signals meet."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from perjoule.sidecar.access.limits import Limits
+from perjoule.sidecar.admin.port import RecordQueries, admin_app
+from perjoule.sidecar.http.sockets import Listener, listening_socket, url_of
+from perjoule.sidecar.metering.group import SILENCE_NS
+from perjoule.sidecar.metering.meter import Meter
+from perjoule.sidecar.ports import EnergyCounter, Engine, Reading, RecordSink
+from perjoule.sidecar.process import interpreter
+from perjoule.sidecar.process.crew import Crew
+from perjoule.sidecar.process.desk import Desk
+from perjoule.sidecar.process.learned import Calibrations, Learned
+from perjoule.sidecar.process.lookout import Lookout, Questions
+from perjoule.sidecar.process.presence import Presence
+from perjoule.sidecar.process.sampler import Sampler
+from perjoule.sidecar.process.setting import boards_of, setting_of
+from perjoule.sidecar.process.shared_desk import SharedDesk
+from perjoule.sidecar.process.traffic import LAST_ANSWERS_S, Traffic
+from perjoule.sidecar.record import EnergyRecord
+from perjoule.sidecar.records.archive import Archive
+from perjoule.sidecar.settings.config import Config, ConfigError
+from perjoule.sidecar.settings.credentials import OPEN, Credentials
+from perjoule.sidecar.settings.reload import changes
+from perjoule.sidecar.units import NS_PER_MS, joules, seconds
+
+TICK_S = 0.05  # settles requests whose windows wait for nothing but time
+FIRST_ANSWER_S = 2.0  # the engine's, which is waited for before it is said that all is up
+METER_RESTS = 2  # times as long as dividing a reading took: with thousands in flight, streams come first (law 5)
+LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its record to be stored
+
+logger = logging.getLogger("perjoule")
+
+
+class Metrics(Protocol):
+    """What counts records for a scraper."""
+
+    def observe(self, record: EnergyRecord) -> None: ...
+    def render(self, accept: str) -> tuple[bytes, str]: ...
+
+
+class Ledger(RecordSink, RecordQueries, Protocol):
+    """Where records are kept and can be asked for."""
+
+
+class Service:
+    """`perjoule serve`: the traffic port, the operator's port, the sampler, the records' ways out. It is the AdminView."""
+
+    def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
+                 calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]], ask: Questions,
+                 metrics: Callable[["Service"], Metrics], tracing: bool, credentials: Credentials = OPEN,
+                 reread: Callable[[], tuple[Config, Credentials]] | None = None) -> None:
+        """`reread` reads all settings again, for a reload; it raises ConfigError."""
+        self.config, self.counter, self.ledger, self.credentials = config, counter, ledger, credentials
+        if counter is None:
+            self.meter = Meter(method=config.method)
+        else:
+            self.meter = Meter(counter.devices, pools=config.pools(), source=counter.name, status=counter.status,
+                               boundary=counter.boundary, period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method,
+                               max_num_seqs=config.max_num_seqs)
+        self.archive = Archive(sinks, ledger)
+        self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
+        self.limits = Limits(credentials.doors.keys, time.time_ns() - time.monotonic_ns())
+        desk = (SharedDesk if config.workers > 1 else Desk)(self.meter, self.archive.recent, self.deliver, self.archive.find, self.limits)
+        self.presence = Presence(config.upstream, config.engine, recognise)
+        self.traffic: Traffic | Crew = (
+            Crew(config, desk, tracing=tracing, engine=self.presence.name) if isinstance(desk, SharedDesk)
+            else Traffic(config, credentials.doors, desk, tracing=tracing, engine=self.presence.name))
+        self.desk, self.draining = desk, False
+        self._reread = reread
+        self.upstream_tls = config.upstream_tls()  # for who asks the engine beside the traffic
+        self._metrics = metrics(self)
+        self.learned = Learned(self.meter, calibrations)
+        self.lookout = Lookout(self.meter, ask, config.upstream, config.max_num_seqs, config.pools().ranks)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self._rests_until_ns = 0
+        self._reloading: asyncio.Task[None] | None = None
+
+    # running
+
+    async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port cannot be had."""
+        loop = self._loop = asyncio.get_running_loop()
+        admin = web.AppRunner(admin_app(self, lambda: self.credentials.admin_token), access_log=None, shutdown_timeout=LAST_ANSWERS_S)
+        operators: Listener | None = None
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            await self.archive.recall(self.limits, time.monotonic_ns())
+            listen = await self.traffic.open()
+            operators = Listener(listening_socket(self.config.address("admin"), mode=int(self.config.socket_mode, 8)))
+            await admin.setup()
+            assert admin.server is not None
+            await operators.serve(admin.server)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._asked_to_stop)
+            loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+            if self.sampler is not None:
+                self.sampler.start()
+            helpers = [loop.create_task(endless) for endless in (
+                self._tick(), self.presence.watch(self._engine_is_news), self.learned.keep(), self.lookout.watch_queue(),
+                self.lookout.watch_boards())]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.presence.answers.wait(), FIRST_ANSWER_S)
+            interpreter.settle()
+            announce({"listen": listen, "admin": url_of(operators.listening), "engine": self.presence.name, "pid": os.getpid(),
+                      "energy": self.counter.name if self.counter else "unavailable"})
+            await self._stop.wait()
+            self.draining = True
+            logger.info("asked to stop, with %d requests in flight", self.meter.in_flight)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._at_once.wait(), self.config.unready_s)
+            await self.traffic.drain(self._at_once)
+        finally:
+            await self.traffic.close()
+            await self._settle_all()
+            for helper in helpers:
+                helper.cancel()
+            if operators is not None:
+                operators.close()
+            await admin.cleanup()
+            if self.sampler is not None:
+                self.sampler.stop()
+            if self.counter is not None:
+                self.counter.close()
+            self.archive.close(LAST_RECORDS_S)
+            await self.learned.save()
+
+    async def _settle_all(self) -> None:
+        """Every request gets its record: after its last windows, or without them if the counter has fallen silent."""
+        deadline = time.monotonic() + LAST_RECORDS_S
+        while self.meter.unsettled and time.monotonic() < deadline:
+            await asyncio.sleep(TICK_S)
+        self._advance(time.monotonic_ns() + 2 * SILENCE_NS)
+
+    def _advance(self, t_ns: int) -> None:
+        try:
+            self.desk.tick(t_ns)
+        except Exception:  # law 5: traffic, and an orderly end, do not need the meter
+            self.desk.failed()
+            logger.exception("the meter failed")
+
+    def _asked_to_stop(self) -> None:
+        if self._stop.is_set():  # asked twice
+            self._at_once.set()
+        self._stop.set()
+
+    def _asked_to_reload(self) -> None:
+        if self._reread is None or self._stop.is_set() or (self._reloading is not None and not self._reloading.done()):
+            logger.warning("not reloaded: %s", "draining" if self._stop.is_set() else "there is nothing to read again, or it is being read")
+            return
+        self._reloading = asyncio.ensure_future(self._reload(self._reread))
+
+    async def _reload(self, reread: Callable[[], tuple[Config, Credentials]]) -> None:
+        """Read everything again; all of it holds from now on, or, if anything in it cannot be used, nothing."""
+        try:
+            config, credentials = await asyncio.to_thread(reread)
+            changed = changes(self.config, config)
+            self.upstream_tls = changed.config.checked().upstream_tls()
+        except ConfigError as error:
+            logger.error("not reloaded, everything stays as it was: %s", error)
+            return
+        self.config, self.credentials = changed.config, credentials
+        logging.getLogger().setLevel(self.config.log_level.upper())
+        self.limits.reload(credentials.doors.keys)
+        await self.traffic.reconfigure(self.config, credentials.doors)
+        logger.info("reloaded: %s; keys and certificates are read again", ", ".join(changed.now) or "no setting has changed")
+        if changed.at_restart:
+            logger.warning("these settings hold after a restart only: %s", ", ".join(changed.at_restart))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._in_turn(self._advance, time.monotonic_ns())
+
+    async def _engine_is_news(self, engine: Engine) -> None:
+        self.traffic.know_engine(engine.name)
+        await self.learned.is_of(engine)
+        await self.lookout.engine_is_news()
+
+    def deliver(self, record: EnergyRecord) -> None:
+        """A settled record, to everyone who wants it. On the event loop; nothing here waits."""
+        self.limits.spent(record, time.monotonic_ns())
+        self._metrics.observe(record)
+        self.archive.keep(record)
+
+    # from the sampler's thread
+
+    def _readings_in(self, readings: tuple[Reading, ...]) -> None:
+        self._on_loop(self._sampled, readings)
+
+    def _sampled(self, readings: tuple[Reading, ...]) -> None:
+        self._in_turn(self.desk.sample, readings)
+
+    def _in_turn(self, divide: Callable[[Any], None], what: Any) -> None:
+        """Let the meter work, unless it has kept the loop busy enough: a reading left out makes a window longer, and loses nothing."""
+        began_ns = time.monotonic_ns()
+        if began_ns >= self._rests_until_ns:
+            divide(what)
+            ended_ns = time.monotonic_ns()
+            self._rests_until_ns = ended_ns + METER_RESTS * (ended_ns - began_ns)
+
+    def _sampler_failed(self, text: str) -> None:
+        logger.warning("the energy counter cannot be read (requests are served, energy will be missing): %s", text)
+
+    def _on_loop(self, call: Callable[..., None], *args: Any) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
+
+    # AdminView
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        return self._metrics.render(accept)
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Ready while the upstream answers and workers take clients, until draining begins."""
+        workers = self.traffic.alive
+        answers = self.presence.answers.is_set()
+        why = {"upstream_answers": answers, "draining": self.draining, "engine": self.presence.name, **workers,
+               "energy": self.counter.name if self.counter is not None else "unavailable",
+               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": self.archive.failing,
+               "shared_boards": self.lookout.shared}
+        return answers and not self.draining and workers.get("workers_alive", 1) > 0, why
+
+    def power_w(self) -> float | None:
+        """What the boards draw now, None if that is not known."""
+        return self.meter.power_w(time.monotonic_ns())
+
+    def balance(self) -> dict[str, Any] | None:
+        if self.counter is None:
+            return None
+        until_ns = self.meter.divided_ns
+        return {**self.meter.balance.as_json(), "unsettled": self.meter.unsettled,
+                "until_unix_ns": None if until_ns is None else time.time_ns() - (time.monotonic_ns() - until_ns),
+                "source": self.counter.name, "status": self.counter.status}
+
+    def setting(self) -> dict[str, Any]:
+        return setting_of(self.config, replace(self.presence.found or Engine(""), name=self.presence.name), self.meter, self.counter)
+
+    async def boards(self) -> list[dict[str, Any]]:
+        return boards_of(self.meter, self.counter, await self.lookout.conditions())
+
+    def in_flight(self) -> list[dict[str, Any]]:
+        now_ns = time.monotonic_ns()
+        return [{"record_id": a.record_id, "model": a.model, "age_seconds": seconds(now_ns - a.begin_ns), "output_frames": a.work.shown,
+                 "energy_joules_so_far": None if self.counter is None else joules(a.energy_uj),
+                 "status": "unavailable" if self.counter is None else self.counter.status} for a in self.meter.running]

@@ -1,0 +1,158 @@
+"""One answer as the client gets it: head, framing, what is added, what is hidden. Bytes in, bytes out; nothing is sent here.
+
+An answer that is not streamed is held until it is whole, since its energy goes into the head and heads go first. A stream goes
+through piece by piece; its energy is in a comment at the end.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perjoule.sidecar.dialects import inband
+from perjoule.sidecar.http import heads
+from perjoule.sidecar.http.heads import Framing, Head
+from perjoule.sidecar.record import Charge
+from perjoule.sidecar.telemetry import Header
+
+# What is held in memory of an answer that is not streamed; a larger one (images) goes on without energy in its head.
+HOLD_LIMIT = 4 * 1024 * 1024
+TRAILERS = b", ".join(name.encode() for name in Header if name is not Header.INCLUDE)
+
+
+@dataclass(slots=True)
+class Additions:
+    """What the operator and this client want added to an answer, or hidden from it."""
+
+    headers: bool = False
+    comment: bool = False
+    trailers: bool = False
+    in_usage: bool = False
+    wait_settled: bool = False
+    hide_usage: bool = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether a charge is shown anywhere."""
+        return self.headers or self.comment or self.trailers or self.in_usage
+
+
+class Answer:
+    """`open` once, `feed` for each piece, then `close` (clean end) or `abandon` (the engine broke off).
+
+    `charge` is asked for when its place in the answer has come: it answers the charge and for how long the request has run.
+    None for an answer that is not metered: it passes as it came. `keep_alive` may be lowered by the framing.
+    """
+
+    __slots__ = ("_add", "_charge", "_editor", "_framing", "_head", "_held", "_http11", "_record_path", "is_stream", "keep_alive")
+
+    def __init__(self, additions: Additions, charge: Callable[[], tuple[Charge, int]] | None, record_path: str, *, http11: bool,
+                 keep_alive: bool) -> None:
+        self._add, self._charge, self._record_path = additions, charge, record_path
+        self._http11, self.keep_alive = http11, keep_alive
+        self._held: bytearray | None = None  # the body of an answer whose head has not been given out
+        self._editor: inband.StreamEditor | None = None
+        self._framing = Framing.NONE
+        self.is_stream = False
+
+    @property
+    def ends_with_the_connection(self) -> bool:
+        """Whether a closed connection would be taken for a clean end."""
+        return self._framing is Framing.CLOSE
+
+    def may_tell(self, body: bytes) -> bool:
+        """Whether this piece of a stream, not fed yet, may be where its charge is shown."""
+        return self._editor is not None and self._editor.may_tell(body)
+
+    def interim(self, head: Head) -> bytes:
+        """An answer before the answer (1xx); HTTP/1.0 has none."""
+        return heads.answer_head(head.status, head.reason, head.headers, Framing.NONE) if self._http11 else b""
+
+    def open(self, head: Head) -> bytes:
+        """The engine's head has come. Answers the client's, or nothing while it is held."""
+        self._head = head
+        self.is_stream = (heads.first(head.headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+        add = self._add
+        if self._charge is None:
+            return self._head_bytes()
+        if self.is_stream:
+            if head.status == 200 and heads.first(head.headers, b"content-encoding") is None and not head.bodyless:
+                self._editor = inband.StreamEditor(hide_usage=add.hide_usage, comment=self._comment if add.comment else None,
+                                                   usage_energy=self._energy if add.in_usage else None)
+        elif (add.headers or add.in_usage) and (head.length or 0) <= HOLD_LIMIT:
+            self._held = bytearray()
+            return b""
+        return self._head_bytes(self._record_header())
+
+    @property
+    def passes_tokens(self) -> bool:
+        """Whether a whole event that is one more token, should one come now, goes out as a chunk of its own, unchanged."""
+        return self._framing is Framing.CHUNKED and (self._editor is None or self._editor.is_at_rest)
+
+    def feed(self, body: bytes) -> bytes:
+        """A piece of the engine's body."""
+        if self._held is None:
+            return self._framed(self._editor.feed(body) if self._editor is not None else body)
+        self._held += body
+        if len(self._held) <= HOLD_LIMIT:
+            return b""
+        held, self._held = bytes(self._held), None
+        return self._head_bytes(self._record_header()) + self._framed(held)
+
+    def close(self) -> bytes:
+        """The engine's body has ended cleanly: what was held, the energy, and the end of the client's body."""
+        held, self._held = self._held, None
+        if held is not None:
+            return self._whole(bytes(held))
+        rest = self._framed(self._editor.finish()) if self._editor is not None else b""
+        return rest + (heads.last_chunk([*self._head.trailers, *self._trailers()]) if self._framing is Framing.CHUNKED else b"")
+
+    def abandon(self) -> bytes:
+        """The engine broke off: what the client would have got by now, and no end."""
+        return self._framed(self._editor.abandon()) if self._editor is not None else b""
+
+    def forget(self) -> None:
+        """It is over: let go of whoever tells the charge, who holds this answer, so that neither waits for the garbage collector (an
+        answer of 4 MB that was held would wait, too)."""
+        self._charge = self._editor = self._held = None
+
+    def _whole(self, body: bytes) -> bytes:
+        """An answer that was held, with its energy in front."""
+        charge = self._now()
+        edited = inband.with_energy_in_usage(body, self._energy()) if self._add.in_usage else body
+        add = inband.energy_headers(charge, self._record_path) if self._add.headers else self._record_header()
+        known = self._head.length is not None and edited is body
+        return self._head_bytes(add, None if known or self._head.bodyless else len(edited)) + (b"" if self._head.bodyless else edited)
+
+    def _head_bytes(self, add: list[tuple[bytes, bytes]] | None = None, length: int | None = None) -> bytes:
+        head, add = self._head, add or []
+        if head.bodyless:
+            self._framing = Framing.NONE
+        elif length is not None or (head.length is not None and self._editor is None):
+            self._framing = Framing.LENGTH
+        elif self._http11:
+            self._framing = Framing.CHUNKED
+            if self._add.trailers and self._charge is not None:
+                add = [*add, (b"Trailer", TRAILERS)]
+        else:
+            self._framing, self.keep_alive = Framing.CLOSE, False
+        return heads.answer_head(head.status, head.reason, head.headers, self._framing, length=length, keep_alive=self.keep_alive, add=add)
+
+    def _framed(self, data: bytes) -> bytes:
+        return heads.chunk(data) if self._framing is Framing.CHUNKED else data
+
+    def _now(self) -> Charge:
+        assert self._charge is not None
+        return self._charge()[0]
+
+    def _energy(self) -> dict[str, object]:
+        assert self._charge is not None
+        charge, duration_ns = self._charge()
+        return inband.energy_object(charge, duration_ns, self._record_path)
+
+    def _comment(self) -> bytes:
+        return inband.comment_bytes(self._energy())
+
+    def _trailers(self) -> list[tuple[bytes, bytes]]:
+        return inband.energy_headers(self._now(), self._record_path) if self._add.trailers and self._charge is not None else []
+
+    def _record_header(self) -> list[tuple[bytes, bytes]]:
+        return [(Header.RECORD.encode(), self._record_path.encode())] if self._add.headers else []

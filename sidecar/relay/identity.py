@@ -1,0 +1,39 @@
+"""Who and what a request is, before it is sent on: its ids, and what the engine is told of them."""
+
+from dataclasses import replace
+
+from perjoule.sidecar.dialects.watch import Identity
+from perjoule.sidecar.http.heads import Headers, first
+from perjoule.sidecar.metering.pools import as_rank
+from perjoule.sidecar.relay import ids
+from perjoule.sidecar.relay.trace_context import TraceContext, parse_traceparent
+
+RANK = b"x-data-parallel-rank"  # vLLM's: which of its engine cores is to serve the request
+SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
+
+
+def identify(headers: Headers, tenant: str | None, drop: set[bytes], add: list[tuple[bytes, bytes]], *, tracing: bool) -> Identity:
+    """Ids of a request. The engine is told X-Request-Id, so that its logs and spans join ours, and traceparent: `drop` and `add` are
+    what differs in the fields that it gets."""
+    record_id = ids.record_id()
+    given = first(headers, b"x-request-id")
+    if given is None:
+        request_id = record_id
+        add.append((b"X-Request-Id", record_id.encode()))
+    else:
+        request_id = given.decode() if 0 < len(given) <= 128 and SAFE_ID.issuperset(given) else record_id
+    context = parse_traceparent(first(headers, b"traceparent"))
+    parent_id = context.parent_id if context is not None else None
+    rank = as_rank((first(headers, RANK) or b"").decode("latin-1"))
+    if not tracing:
+        return Identity(record_id, request_id, tenant, context.trace_id if context is not None else None, None, parent_id, rank)
+    context = context or TraceContext(ids.trace_id(), None, flags=1)
+    span_id = ids.span_id()
+    drop.add(b"traceparent")
+    add.append((b"traceparent", context.child(span_id).encode()))
+    return Identity(record_id, request_id, tenant, context.trace_id, span_id, parent_id, rank)
+
+
+def another(identity: Identity) -> Identity:
+    """Of another response to the same request, as a session has many: what was said at its beginning holds for all of them."""
+    return replace(identity, record_id=ids.record_id(), span_id=identity.span_id and ids.span_id())
