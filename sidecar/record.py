@@ -110,14 +110,20 @@ CHARGES = tuple(f.name for f in fields(Charge))
 
 @dataclass(slots=True)
 class EnergyRecord:
-    """One request, whole: the row of the ledger, the body of `GET /energy/{id}`, the source of the span."""
+    """One request, whole: the row of the ledger, the body of `GET /energy/{id}`, the source of the span.
+
+    `instance_id` names the run of the sidecar that settled it, `sequence` its place among that run's records, from 1 and without gaps:
+    by these two a record that was lost on its way can be missed. Both are set when it is settled.
+    """
 
     facts: RequestFacts
     charge: Charge
+    instance_id: str = ""
+    sequence: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The record as documented in docs/records.md: flat, integers in `_uj` and `_ns`, joules and seconds beside them."""
-        out: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        out: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "instance_id": self.instance_id, "sequence": self.sequence}
         for name in FACTS:
             out[name] = getattr(self.facts, name)
         for name in CHARGES:
@@ -127,10 +133,32 @@ class EnergyRecord:
     def as_text(self) -> bytes:
         """The same as JSON text, put together from texts: every record is written once, at half of what going by way of a dict takes."""
         facts, charge, derived = (orjson.dumps(part)[1:-1] for part in (self.facts, self.charge, self._derived()))
-        return b'{"schema_version":%d,%b,%b,%b}' % (SCHEMA_VERSION, facts, charge, derived)
+        return b'{"schema_version":%d,"instance_id":"%b","sequence":%d,%b,%b,%b}' % (
+            SCHEMA_VERSION, self.instance_id.encode(), self.sequence, facts, charge, derived)
 
     def _derived(self) -> dict[str, float | None]:
         """What follows from the other fields."""
         uj, tokens = self.charge.energy_uj, self.facts.output_tokens
         return {"energy_joules": None if uj is None else joules(uj), "duration_seconds": seconds(self.facts.end_ns),
                 "energy_per_output_token_joules": joules(uj) / tokens if uj is not None and tokens else None}
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The account of one run of the sidecar at one moment, in microjoules: `measured == requests + idle + unattributed`.
+
+    `settled_uj` is what the records 1 to `sequence` of that run cost; the rest of `requests_uj` belongs to requests that were not
+    settled yet. `host_uj` is what the host drew beside the boards since the run began, None where nothing tells.
+    """
+
+    instance_id: str
+    unix_ns: int
+    sequence: int
+    measured_uj: int
+    requests_uj: int
+    idle_uj: int
+    unattributed_uj: int
+    settled_uj: int
+    source: str
+    status: Status
+    host_uj: int | None = None

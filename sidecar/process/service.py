@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -63,6 +64,7 @@ class Service:
                  reread: Callable[[], tuple[Config, Credentials]] | None = None) -> None:
         """`reread` reads all settings again, for a reload; it raises ConfigError."""
         self.config, self.counter, self.ledger, self.credentials = config, counter, ledger, credentials
+        self.instance_id, self.settled, self.settled_uj = uuid.uuid4().hex, 0, 0
         if counter is None:
             self.meter = Meter(method=config.method)
         else:
@@ -192,6 +194,9 @@ class Service:
 
     def deliver(self, record: EnergyRecord) -> None:
         """A settled record, to everyone who wants it. On the event loop; nothing here waits."""
+        self.settled += 1
+        self.settled_uj += record.charge.energy_uj or 0
+        record.instance_id, record.sequence = self.instance_id, self.settled
         self.limits.spent(record, time.monotonic_ns())
         self._metrics.observe(record)
         self.archive.keep(record)
