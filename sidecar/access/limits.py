@@ -84,13 +84,13 @@ class Limits:
     def spent(self, record: EnergyRecord, t_ns: int) -> None:
         """Take what a settled record has cost from whoever asked; what is unknown of it takes nothing."""
         facts = record.facts
-        used = self._at(facts.tenant, t_ns) if facts.tenant is not None else None
+        used = self._at(facts.tenant, t_ns)
         if used is not None:
             used.amounts[1] += (facts.input_tokens or 0) + (facts.output_tokens or 0)
             used.amounts[2] += record.charge.energy_uj or 0
 
-    def _at(self, name: str, t_ns: int) -> Used | None:
-        used = self._used.get(name)
+    def _at(self, name: str | None, t_ns: int) -> Used | None:
+        used = self._used.get(name) if name is not None else None
         if used is not None:
             used.begin((t_ns + self._unix_offset_ns) // (used.budget.interval_s * NS_PER_S))
         return used

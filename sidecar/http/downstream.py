@@ -12,7 +12,7 @@ import sys
 import termios
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
@@ -136,7 +136,7 @@ class Downstream(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.exchange: Writer | None = None
         self.idle_since = 0.0  # since when nothing is asked; of the event loop's clock
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._waiting: deque[Request | Fault] = deque()
         self._serving: asyncio.Task[None] | None = None
         self._body: Body | None = None  # of the request whose end has not come
@@ -204,7 +204,7 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        del self._parser  # which holds this
+        self._parser = None  # which holds this
         self._stop_head_timer()
         self._waiting.clear()
         exchange, self.exchange = self.exchange, None

@@ -3,27 +3,33 @@
 RFC 9110 section 7.6.1 names the hop-by-hop fields; whatever `Connection` nominates is one too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-Headers = Sequence[tuple[bytes, bytes]]
+Pairs = Sequence[tuple[bytes, bytes]]
 
 
-class Fields(list[tuple[bytes, bytes]]):
-    """Header fields in their order, and for who looks for one: `named`, the values by lower-case name; `lowered`, the names in order."""
+class Fields:
+    """Header fields: `pairs`, in their order, and for who looks for one `named`, the values by lower-case name."""
 
-    __slots__ = ("lowered", "named")
+    __slots__ = ("lowered", "named", "pairs")
 
-    def __init__(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(fields)
-        self.lowered = [name.lower() for name, _ in self]
+    def __init__(self, pairs: Pairs = ()) -> None:
+        self.pairs = list(pairs)  # which may grow: trailers come to the same list
+        self.lowered = [name.lower() for name, _ in pairs]
         self.named: dict[bytes, list[bytes]] = {}
-        for name, (_, value) in zip(self.lowered, self, strict=True):
+        for name, (_, value) in zip(self.lowered, pairs, strict=True):
             if name in self.named:
                 self.named[name].append(value)
             else:
                 self.named[name] = [value]
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self.pairs)
+
+
+Headers = Fields | Pairs
 
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -89,15 +95,15 @@ def _all(headers: Headers, name: bytes) -> Sequence[bytes]:
     return [value for key, value in headers if key.lower() == name]
 
 
-def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> list[tuple[bytes, bytes]]:
+def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> Pairs:
     """The fields that may travel on."""
     fields = headers if isinstance(headers, Fields) else Fields(headers)
     gone = HOP_BY_HOP | drop
     if b"connection" in fields.named:
         gone |= tokens(fields, b"connection") - ALWAYS
     if gone.isdisjoint(fields.named):
-        return fields
-    return [field for name, field in zip(fields.lowered, fields, strict=True) if name not in gone]
+        return fields.pairs
+    return [field for name, field in zip(fields.lowered, fields.pairs, strict=True) if name not in gone]
 
 
 def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: frozenset[bytes] = NOTHING,

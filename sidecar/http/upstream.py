@@ -268,7 +268,8 @@ class Upstream:
             async with asyncio.timeout(self._connect_timeout_s):
                 return await self._connect()
         except TimeoutError:
-            raise UpstreamError("upstream_timeout", f"{self.url} did not accept a connection in {self._connect_timeout_s} s", 504) from None
+            said = f"{self.url} did not accept a connection in {self._connect_timeout_s:g} s"
+            raise UpstreamError("upstream_timeout", said, 504) from None
         except ssl.SSLError as error:
             raise UpstreamError("upstream_tls", f"no TLS with {self.url}: {error.strerror or error}") from error
         except OSError as error:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from operator import mul
 from typing import Any
 
 from perjoule.sidecar.metering.fit import Fit
@@ -101,7 +102,7 @@ class Calibration:
         if self.state == "prior" or not fit.blocks:
             return [[RELATIVE_SD**2 * (i == j) for j in range(4)] for i in range(4)]
         used = [c / p for c, p in zip(self.coefficients, self._prior, strict=True)]
-        scale = sum(a * t for a, t in zip(fit.product, fit.theta, strict=True)) / sum(a * u for a, u in zip(fit.product, used, strict=True))
+        scale = sum(map(mul, fit.product, fit.theta)) / sum(map(mul, fit.product, used))
         used = [u * scale for u in used]
         off = [t / u - 1 for t, u in zip(fit.theta, used, strict=True)]
         return [[a / (used[i] * used[j]) + off[i] * off[j] for j, a in enumerate(row)] for i, row in enumerate(fit.covariance)]
@@ -153,12 +154,12 @@ class Calibration:
     def _log_sd(self, amounts: tuple[float, float, float, float]) -> float:
         """The standard deviation of the logarithm of these amounts' cost in prompt tokens."""
         theta, covariance = self._fit.theta, self._fit.covariance
-        cost = sum(a * t for a, t in zip(amounts, theta, strict=True))
+        cost = sum(map(mul, amounts, theta))
         if cost <= 0.0:
             return math.inf
         slope = [a / cost for a in amounts]
         slope[0] -= 1 / theta[0]
-        return math.sqrt(max(0.0, sum(slope[i] * slope[j] * covariance[i][j] for i in range(4) for j in range(4))))
+        return math.sqrt(max(0.0, sum((slope[i] * slope[j] * covariance[i][j] for i in range(4) for j in range(4)), 0.0)))
 
     def _moved(self) -> float:
         """The share of the energy of late that the fit gives to another term than the coefficients in use do. By no more than
@@ -167,7 +168,7 @@ class Calibration:
         new = [a * t for a, t in zip(amounts, self._fit.theta, strict=True)]
         old = [a * c / p for a, c, p in zip(amounts, self.coefficients, self._prior, strict=True)]
         whole_new, whole_old = sum(new), sum(old)
-        return sum(abs(a / whole_new - b / whole_old) for a, b in zip(new, old, strict=True)) / 2
+        return sum((abs(a / whole_new - b / whole_old) for a, b in zip(new, old, strict=True)), 0.0) / 2
 
     def _publish(self, state: str, coefficients: Terms) -> None:
         rounded = Terms(*(float(f"{c:.{DIGITS}g}") for c in coefficients))

@@ -149,14 +149,14 @@ def _bounded(matrix: Matrix, right: Vector, floor: float) -> Vector:
             x = [floor] * 4
             if free:
                 inverse = _inverse([[matrix[i][j] for j in free] for i in free])
-                rest = [right[i] - floor * sum(matrix[i][j] for j in fixed) for i in free]
+                rest = [right[i] - floor * sum((matrix[i][j] for j in fixed), 0.0) for i in free]
                 for i, row in zip(free, inverse, strict=True):
-                    x[i] = sum(a * b for a, b in zip(row, rest, strict=True))
+                    x[i] = sum((a * b for a, b in zip(row, rest, strict=True)), 0.0)
             if min(x) < floor * 0.999999:
                 continue
             if not fixed:
                 return x
-            value = sum(x[i] * (_dot(matrix[i], x) / 2 - right[i]) for i in ALL)
+            value = sum((x[i] * (_dot(matrix[i], x) / 2 - right[i]) for i in ALL), 0.0)
             if value < least:
                 best, least = x, value
     return best

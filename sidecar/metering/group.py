@@ -133,7 +133,7 @@ class Group:
     def power_w(self) -> float | None:
         """What the boards draw now, None if that is not known of one."""
         powers = [timeline.power_w for timeline in self.timelines]
-        return None if None in powers else sum(power for power in powers if power is not None)
+        return None if None in powers else sum((power for power in powers if power is not None), 0.0)
 
     def saw_idle(self, window: Window) -> None:
         """Nothing ran in this window. The loaded idle is the lower quartile of such, since an engine's tail after an abort is one, too."""

@@ -23,10 +23,16 @@ CALLS = ("begin", "prompt", "tokens", "end", "charge")
 def broken(*names):
     """A meter whose methods of these names raise whenever they are called."""
 
-    def raises(self, *args, **more):
+    def raises(*args, **more):
         raise RuntimeError("the meter is broken")
 
-    return type("Broken", (Meter,), dict.fromkeys(names, raises))()
+    class Broken:
+        meter = Meter()
+
+        def __getattr__(self, name):
+            return raises if name in names else getattr(self.meter, name)
+
+    return Broken()
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in CALLS), CALLS], ids="+".join)

@@ -15,7 +15,7 @@ from perjoule.sidecar.dialects.inband import (
     energy_object,
     with_energy_in_usage,
 )
-from perjoule.sidecar.record import Charge, Status
+from perjoule.sidecar.record import CHARGES, Charge, Status
 
 STREAMS = Path(__file__).parents[2] / "streams"
 RECORDED = {path.stem: path.read_bytes() for path in sorted(STREAMS.glob("*.sse"))}
@@ -225,7 +225,7 @@ CHARGE = Charge(Status.MEASURED, "token-share", "nvml", settled=True, boundary="
 
 
 def charge(**changes):
-    return Charge(**{name: changes.get(name, getattr(CHARGE, name)) for name in Charge.__slots__})
+    return Charge(**{name: changes.get(name, getattr(CHARGE, name)) for name in CHARGES})
 
 
 def test_the_energy_object_is_a_superset_of_neuralwatt_s():

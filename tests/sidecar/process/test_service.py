@@ -127,9 +127,9 @@ async def test_one_failing_tick_is_not_the_last_one():
             ticks.append(t_ns)
             raise RuntimeError("one bad tick")
 
-        front.service.meter.tick = fails
+        front.service.desk.tick = fails
         await until(lambda: len(ticks) >= 2)
-        del front.service.meter.tick
+        del front.service.desk.tick
 
 
 class TwoBoards(SteadyCounter):
