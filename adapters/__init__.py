@@ -1,4 +1,4 @@
-"""Adapters: one file for each thing outside, energy counters and places for records; each implements a port of the sidecar.
+"""Adapters: one file or folder for each thing outside, energy counters and places for records; each implements a port of the sidecar.
 
 They do not know each other. `main` picks them by name and imports them late, so that nobody pays for what he does not use.
 """

@@ -8,19 +8,23 @@ from typing import Any
 from perjoule.sidecar.metering.pools import read_pools
 from perjoule.sidecar.ports import EnergyCounter, UnavailableError
 
-EXPECTED = "auto, nvml, zeus, dcgm:URL, replay:FILE or simulated[:URL]"
+EXPECTED = ("auto, nvml, zeus, rapl, meter:HOST:PORT, dcgm:URL, zeusd:URL, triton:URL, trtllm:URL, replay:FILE or simulated[:URL]; "
+            "meter and zeusd may be at unix:PATH, too")
+REMOTE = ("meter", "dcgm", "zeusd", "triton", "trtllm")
 IN_ORDER = ("nvml", "zeus")  # what auto tries: sensors only; a joule that is not measured has to be asked for
 CLASSES = {
     "nvml": "perjoule.adapters.nvml:NvmlCounter",
     "zeus": "perjoule.adapters.zeus:ZeusCounter",
+    "rapl": "perjoule.adapters.rapl:RaplCounter",
+    "meter": "perjoule.adapters.remote.meter:MeterCounter",
+    "dcgm": "perjoule.adapters.remote.exporter:DcgmCounter",
+    "zeusd": "perjoule.adapters.remote.zeusd:ZeusdCounter",
+    "triton": "perjoule.adapters.remote.exporter:TritonCounter",
+    "trtllm": "perjoule.adapters.remote.trtllm:TrtllmCounter",
     "replay": "perjoule.adapters.replay:ReplayCounter",
     "simulated": "perjoule.adapters.simulated:SimulatedCounter",
     "engine": "perjoule.adapters.simulated:EngineCounter",
 }
-
-
-class NotBuiltError(Exception):
-    """A source that is planned and named, but not there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +35,15 @@ class Opened:
     tried: tuple[tuple[str, str], ...] = ()
 
 
-def open_counter(spec: str, gpus: str, in_flight: Callable[[], int]) -> Opened:
+def open_counter(spec: str, gpus: str, in_flight: Callable[[], int], access: Any = None) -> Opened:
     """Open what `--energy SPEC --gpus GPUS` asks for; `in_flight` feeds the simulated source, in the sampler's thread.
 
-    It reads every board of every pool. Raises UnavailableError for a named source that does not work here, NotBuiltError for dcgm,
-    ValueError for one that is not known, for `gpus` that cannot be read, and for pools that the source has not.
+    It reads every board of every pool. `access` (`remote.Access`) is how a source elsewhere is entered. Raises UnavailableError for a
+    named source that does not work here, ValueError for one that is not known, for `gpus` that cannot be read, and for pools that the
+    source has not.
     """
     pools = read_pools(gpus)
-    opened = _opened(spec, pools.boards, in_flight)
+    opened = _opened(spec, pools.boards, in_flight, access)
     if opened.counter is not None:
         try:
             pools.places(opened.counter.devices)
@@ -48,14 +53,14 @@ def open_counter(spec: str, gpus: str, in_flight: Callable[[], int]) -> Opened:
     return opened
 
 
-def _opened(spec: str, gpus: str, in_flight: Callable[[], int]) -> Opened:
+def _opened(spec: str, gpus: str, in_flight: Callable[[], int], access: Any) -> Opened:
     if spec == "auto":
         return _first_that_works(gpus)
     source, colon, where = spec.partition(":")
-    if source == "dcgm":
-        raise NotBuiltError(f"not built yet: dcgm (got --energy {spec}); until then expected one of {EXPECTED}")
-    if source in IN_ORDER and not colon:
+    if source in (*IN_ORDER, "rapl") and not colon:
         return Opened(_open(source, gpus))
+    if source in REMOTE and where:
+        return Opened(_open(source, where, gpus, *([] if access is None else [access])))
     if source == "replay" and where:
         return Opened(_open("replay", where))
     if source == "simulated" and bool(where) == bool(colon):
@@ -73,7 +78,7 @@ def _first_that_works(gpus: str) -> Opened:
     return Opened(None, tuple(tried))
 
 
-def _open(source: str, argument: Any) -> EnergyCounter:
+def _open(source: str, *arguments: Any) -> EnergyCounter:
     """Imported only now, so that nobody pays for a source that is not used."""
-    counter: EnergyCounter = resolve_name(CLASSES[source])(argument)
+    counter: EnergyCounter = resolve_name(CLASSES[source])(*arguments)
     return counter

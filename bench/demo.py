@@ -22,9 +22,13 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--requests", type=int, default=36, metavar="N", help="how many requests (default: 36)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another number, another mix (default: 1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--open", action="store_true", help="show the live page in a browser")
+    parser.add_argument("--hold", action="store_true", help="mixed traffic until Ctrl-C instead, for who looks at the live page")
     asked = parser.parse_args(argv)
     if asked.requests < 1:
         parser.error(f"--requests: got {asked.requests}, expected at least 1")
+    if asked.hold and asked.json:
+        parser.error("--hold: got --json too, expected one of them, since what is held has no end to report")
     before = signal.signal(signal.SIGINT, _leave)
     try:
         import asyncio
@@ -32,13 +36,16 @@ def run(argv: Sequence[str]) -> int:
         from rich.console import Console
 
         from perjoule.bench.child import FailedError
-        from perjoule.bench.demo_play import play
+        from perjoule.bench.demo_play import hold, play
         from perjoule.bench.demo_view import summary
 
         signal.signal(signal.SIGINT, before)
         console = Console(quiet=asked.json)
         try:
-            told = asyncio.run(play(asked.requests, asked.seed, console))
+            if asked.hold:
+                asyncio.run(hold(asked.seed, console, opens=asked.open))  # until KeyboardInterrupt
+                return 0
+            told = asyncio.run(play(asked.requests, asked.seed, console, opens=asked.open))
         except FailedError as error:
             print(f"perjoule demo: {error}", file=sys.stderr)
             return 1

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Collection
-from typing import Any
+import webbrowser
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import aiohttp
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.live import Live
 
+from perjoule.bench import demo_hold
 from perjoule.bench.child import FailedError, child
 from perjoule.bench.demo_report import report
 from perjoule.bench.demo_view import live_view
@@ -22,25 +25,52 @@ SETTLE_S = 5.0
 LOOK_S = 0.125
 
 
-async def play(requests: int, seed: int, console: Console) -> dict[str, Any]:
-    """Start everything, send that many requests, and report. Raises FailedError."""
-    begun = time.monotonic()
-    visits = plan(requests, seed)
+class Stage(NamedTuple):
+    """Where everything is."""
+
+    engine: str
+    listen: str
+    admin: str
+    pid: int  # of the sidecar
+
+
+@asynccontextmanager
+async def stage(seed: int, console: Console, *more: str, opens: bool) -> AsyncIterator[Stage]:
+    """The engine and the sidecar, with `more` flags, as processes while the block runs. Raises FailedError."""
     engine_flags = ["--port", "0", "--seed", str(seed), "--speed", str(SPEED), "--max-num-seqs", str(MAX_NUM_SEQS)]
     async with child("perjoule.bench.engine", *engine_flags) as engine:
         serve = ["serve", "--upstream", engine["url"], "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--ledger",
-                 "off", "--calibrations", "off", "--energy", f"simulated:{engine['url']}", "--max-num-seqs", str(MAX_NUM_SEQS)]
-        async with child("perjoule.main", *serve) as sidecar, aiohttp.ClientSession() as http:
-            async with AsyncOpenAI(base_url=sidecar["listen"] + "/v1", api_key="demo", max_retries=0) as client:
-                visiting = [asyncio.create_task(see(visit, client, http, sidecar["listen"])) for visit in visits]
-                try:
-                    await watch(visiting, visits, http, sidecar["admin"], console)
-                finally:  # nobody visits a sidecar that is being stopped
-                    for task in visiting:
-                        task.cancel()
-                    await asyncio.wait(visiting)
-            balance = await get(http, sidecar["admin"] + "/energy/balance")
-            truth = await get(http, engine["url"] + "/simulated/energy")
+                 "off", "--calibrations", "off", "--energy", f"simulated:{engine['url']}", "--max-num-seqs", str(MAX_NUM_SEQS), *more]
+        async with child("perjoule.main", *serve) as sidecar:
+            console.print(f"The live page, while this runs: {sidecar['admin']}/")
+            if opens and not await asyncio.to_thread(webbrowser.open, sidecar["admin"] + "/"):
+                console.print("No browser could be started here: open it in yours.")
+            yield Stage(engine["url"], sidecar["listen"], sidecar["admin"], sidecar["pid"])
+
+
+async def hold(seed: int, console: Console, *, opens: bool) -> None:
+    """Start everything, and send mixed traffic until this is cancelled. Raises FailedError."""
+    with demo_hold.keys() as keys:
+        async with stage(seed, console, "--keys", str(keys), opens=opens) as running:
+            console.print("Mixed traffic until Ctrl-C; every joule of it is simulated.")
+            await demo_hold.ask(running.listen, seed)
+
+
+async def play(requests: int, seed: int, console: Console, *, opens: bool = False) -> dict[str, Any]:
+    """Start everything, send that many requests, and report. Raises FailedError."""
+    begun = time.monotonic()
+    visits = plan(requests, seed)
+    async with stage(seed, console, opens=opens) as running, aiohttp.ClientSession() as http:
+        async with AsyncOpenAI(base_url=running.listen + "/v1", api_key="demo", max_retries=0) as client:
+            visiting = [asyncio.create_task(see(visit, client, http, running.listen)) for visit in visits]
+            try:
+                await watch(visiting, visits, http, running.admin, console)
+            finally:  # nobody visits a sidecar that is being stopped
+                for task in visiting:
+                    task.cancel()
+                await asyncio.wait(visiting)
+        balance = await get(http, running.admin + "/energy/balance")
+        truth = await get(http, running.engine + "/simulated/energy")
     return report(visits, balance, truth["requests"]) | {"seconds": round(time.monotonic() - begun, 1)}
 
 

@@ -71,14 +71,14 @@ def read(path: str, body: bytes) -> Asked:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object that names our model or none. Raises RefusedError."""
+    """The body as a JSON object that names our model, an adapter of it (`MODEL:NAME`, any) or none. Raises RefusedError."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RefusedError(f"JSON decode error: {error}") from error
     if not isinstance(fields, dict):
         raise RefusedError(f"Input should be a valid dictionary, got {type(fields).__name__}")
-    if fields.get("model") not in (None, MODEL):
+    if fields.get("model") is not None and str(fields["model"]).partition(":")[0] != MODEL:
         raise RefusedError(f"The model `{fields['model']}` does not exist. Valid aliases: {MODEL}.", param="model",
                            status=404, kind="NotFoundError")
     return fields

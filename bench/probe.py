@@ -6,6 +6,7 @@ found: how often the counter and instant power show a new value, what a call cos
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from perjoule.adapters.energy import EXPECTED, NotBuiltError, Opened, open_counter
+from perjoule.adapters.energy import EXPECTED, Opened, open_counter
 from perjoule.adapters.nvml import NvmlCounter
+from perjoule.adapters.remote import Access
 from perjoule.bench.polling import measure
 from perjoule.bench.sensor import Answer, Findings, judge, study
 from perjoule.sidecar.ports import CounterError, EnergyCounter, UnavailableError
+from perjoule.sidecar.settings.credentials import energy_token
 from perjoule.sidecar.units import NS_PER_MS
 
 CALLS = 200  # of those that take microseconds
@@ -38,8 +41,8 @@ def run(argv: Sequence[str]) -> int:
     if not flags.seconds > 0:
         parser.error(f"--seconds: got {flags.seconds}, expected more than 0")
     try:
-        opened = open_counter(flags.energy, flags.gpus, in_flight=lambda: 0)
-    except (ValueError, NotBuiltError) as error:
+        opened = open_counter(flags.energy, flags.gpus, in_flight=lambda: 0, access=Access(energy_token("", os.environ)))
+    except ValueError as error:
         parser.error(str(error))
     except UnavailableError as error:
         opened = Opened(None, ((flags.energy, str(error)),))

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from perjoule.adapters.energy import NotBuiltError, open_counter
+from perjoule.adapters.energy import open_counter
 from perjoule.sidecar.ports import CounterError, UnavailableError
 from perjoule.sidecar.units import UJ_PER_MJ
 
@@ -161,7 +161,7 @@ def _read(pipe: Connection, energy: str, gpus: str, poll_s: float) -> None:
                 power.append((readings[-1].t_after_ns, sum(powers)))
         pipe.recv()
         pipe.send((rows, power))
-    except (UnavailableError, NotBuiltError, CounterError, ValueError) as error:
+    except (UnavailableError, CounterError, ValueError) as error:
         pipe.send(RecordingError(str(error)))
     except EOFError:
         pass  # nobody wants to know any more

@@ -1,4 +1,4 @@
-"""An OTLP collector that takes every span over HTTP, counts it, and throws it away.
+"""An OTLP collector that takes every span over HTTP, counts it, and throws it away; metrics it throws away uncounted.
 
     python -m perjoule.bench.relay_spans
 """
@@ -26,11 +26,16 @@ async def serve() -> None:
         taken += sum(len(scope.spans) for resource in export.resource_spans for scope in resource.scope_spans)
         return web.Response(body=accepted, content_type="application/x-protobuf")
 
+    async def ignore(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(content_type="application/x-protobuf")
+
     async def count(_: web.Request) -> web.Response:
         return web.json_response({"spans": taken})
 
     app = web.Application(client_max_size=BODY_LIMIT)
     app.router.add_post("/v1/traces", take)
+    app.router.add_post("/v1/metrics", ignore)
     app.router.add_get("/spans", count)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -7,6 +7,7 @@
 
     metering    requests and counter readings in, records out: the joules add up at every moment
     dialects    what requests and answers say, read while they pass
+    footprint   what joules come to in money and carbon, by factors that somebody has named
     http        HTTP/1.1 over sockets, on both sides
     access      who may come in, and how much they may use
     settings    every setting, and where it comes from

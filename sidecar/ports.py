@@ -15,6 +15,22 @@ class UnavailableError(Exception):
     """An energy source that cannot work on this machine; the text says why, for a person."""
 
 
+class TryLaterError(Exception):
+    """A place that cannot take records now, though nothing is wrong with them; it asks for `after_s` seconds of patience."""
+
+    def __init__(self, text: str, after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.after_s = after_s
+
+
+class RefusedError(Exception):
+    """A place that has taken the records but for `count` of them, which it will never take; the text says why."""
+
+    def __init__(self, text: str, count: int) -> None:
+        super().__init__(text)
+        self.count = count
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One board with a counter of its own; `uuid` is how records name it. The limit is None where the driver tells none."""
@@ -98,7 +114,8 @@ class RecordSink(Protocol):
 
     def put(self, records: Sequence[EnergyRecord]) -> None:
         """Take these records, durably where the place is durable. Raises OSError or a library's error: the batch is then
-        tried again by the caller, so the same record may come twice and must count once."""
+        tried again by the caller, so the same record may come twice and must count once. TryLaterError says that no record of
+        it can be at fault, RefusedError that trying again is of no use."""
 
     def close(self) -> None:
         """Flush and release."""

@@ -1,5 +1,6 @@
 """What comes out: one EnergyRecord for each request, made of facts (what happened) and a charge (what it cost)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -135,6 +136,17 @@ class EnergyRecord:
         facts, charge, derived = (orjson.dumps(part)[1:-1] for part in (self.facts, self.charge, self._derived()))
         return b'{"schema_version":%d,"instance_id":"%b","sequence":%d,%b,%b,%b}' % (
             SCHEMA_VERSION, self.instance_id.encode(), self.sequence, facts, charge, derived)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "EnergyRecord":
+        """The record that was written as this; a field of a later version is left out, one that an earlier did not have is unknown."""
+        facts = {name: found[name] for name in FACTS if name in found}
+        charge = {name: found[name] for name in CHARGES if name in found}
+        facts["outcome"], charge["status"] = Outcome(facts["outcome"]), Status(charge["status"])
+        charge["devices"] = tuple(charge.get("devices", ()))
+        for name in ("input_source", "output_source"):
+            facts[name] = TokenSource(facts[name]) if facts.get(name) is not None else None
+        return cls(RequestFacts(**facts), Charge(**charge), found.get("instance_id", ""), found.get("sequence", 0))
 
     def _derived(self) -> dict[str, float | None]:
         """What follows from the other fields."""

@@ -15,7 +15,7 @@ MODULES = sorted(path for folder in (*FOLDERS, "src/perjoule") for path in (ROOT
 MODULES = [path for path in MODULES if not any(parent.is_symlink() for parent in path.parents)]
 PACKAGES = sorted(path.parent for path in (ROOT / "sidecar").rglob("__init__.py"))
 LIMIT_BYTES = 15 * 1024
-OUTSIDE = {"aiohttp", "asyncio", "httptools", "logging", "opentelemetry", "prometheus_client", "pynvml", "sqlite3",
+OUTSIDE = {"aiohttp", "asyncio", "httptools", "logging", "opentelemetry", "prometheus_client", "pynvml", "sqlalchemy", "sqlite3",
            "uvloop", "zeus"}
 
 

@@ -12,7 +12,8 @@ from perjoule.sidecar.settings.sources import PREFIX
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-SECRETS = {"UPSTREAM_KEY", "ADMIN_TOKEN"}  # which are no settings: `sidecar/settings/credentials.py` reads them
+SECRETS = {"UPSTREAM_KEY", "ADMIN_TOKEN", "ENERGY_TOKEN", "EVENTS_TOKEN", "GRID_TOKEN"}
+"""Which are no settings: `sidecar/settings/credentials.py` reads them."""
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 

@@ -42,14 +42,13 @@ REFUSED = {
     "an upstream that is no URL": (["serve", "--upstream", "localhost:8000"], "--upstream: got 'localhost:8000'"),
     "a certificate without its key": ([*SERVE, "--tls-cert", "a.pem"], "--tls-cert: got a file without --tls-key, expected both"),
     "its own unix socket": (["serve", "--upstream", "unix:///a", "--listen", "unix:/a"], "is where this sidecar itself would listen"),
-    "dcgm": ([*SERVE, "--energy", "dcgm:http://x"], "not built yet: dcgm"),
+    "an exporter that is not there": ([*SERVE, "--energy", "dcgm:http://127.0.0.1:1"], "dcgm: http://127.0.0.1:1 does not answer"),
     "an unknown source": ([*SERVE, "--energy", "sun"], "--energy: got 'sun'"),
     "a recording that is not there": ([*SERVE, "--energy", "replay:/nonexistent"], "/nonexistent"),
     "a ledger that cannot be": ([*SERVE, "--energy", "simulated", "--ledger", "/proc/folder/ledger.sqlite3"], "/proc/folder"),
     "a folder for calibrations that cannot be": ([*SERVE, "--energy", "simulated", "--ledger", "off", "--calibrations", "/proc/folder"],
                                                  "--calibrations: "),
     "a calibration that is not there": (["calibration", "show", "fitted-0"], "got 'fitted-0', expected one of none"),
-    "what is to come": (["meter"], "perjoule meter: not built yet"),
 }
 
 

@@ -28,20 +28,20 @@ def server_context(cert: str, key: str, client_ca: str) -> ssl.SSLContext | None
     return _as_we_speak(context)
 
 
-def client_context(ca: str, cert: str, key: str, *, insecure: bool) -> ssl.SSLContext:
-    """How the engine is known, by `ca` or else by the system's authorities, and the certificate that we present to it, if any.
-    `insecure` believes whoever answers. Raises ValueError, which begins with the flag."""
+def client_context(ca: str, cert: str, key: str, *, insecure: bool, flag: str = "upstream-tls") -> ssl.SSLContext:
+    """How the engine, or whoever `flag` is for, is known, by `ca` or else by the system's authorities, and the certificate that we
+    present to it, if any. `insecure` believes whoever answers. Raises ValueError, which begins with the flag."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if insecure:
         if ca:
             raise ValueError("--upstream-tls-insecure: got it with --upstream-tls-ca, expected one of them")
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     elif ca:
-        _trust(context, "upstream-tls-ca", ca)
+        _trust(context, f"{flag}-ca", ca)
     else:
         context.load_default_certs()
     if cert or key:
-        _present(context, "upstream-tls", cert, key)
+        _present(context, flag, cert, key)
     return _as_we_speak(context)
 
 

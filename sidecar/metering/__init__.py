@@ -17,6 +17,7 @@
     pools         which boards serve which requests: one pool, data-parallel ranks, or prefill and decode apart
     group         the boards of one pool: their windows that wait, what they draw when nothing runs
     account       what one request has been charged so far, how surely, and the balance of all
+    history       the last minutes in slots of half a second: drawn by whom, in which phase
     division      one pool's windows divided among the requests that run on it
     meter         the state machine: requests and readings in, EnergyRecords out
 """

@@ -61,6 +61,7 @@ class Account:
     model: str | None
     input_bytes: int
     running_integral: int  # of the meter, when it began: nanoseconds times requests
+    tenant: str | None = None
     facts: RequestFacts | None = None
     energy_uj: int = 0
     active_uj: int = 0
@@ -116,7 +117,7 @@ class Account:
         if not self.windows:
             return round(OPEN_ERROR * open_uj)
         slopes = self.slopes
-        variance = sum(slope * sum(map(mul, row, slopes)) for slope, row in zip(slopes, covariance, strict=True))
+        variance = sum((slope * sum(map(mul, row, slopes)) for slope, row in zip(slopes, covariance, strict=True)), 0.0)
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
         return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
                            hypot(RUN_ERROR, rule) * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))

@@ -6,7 +6,8 @@ from typing import NamedTuple
 from perjoule.sidecar.metering.account import Account, Balance, Rule
 from perjoule.sidecar.metering.attribution import apportion
 from perjoule.sidecar.metering.calibration import Calibration
-from perjoule.sidecar.metering.group import SILENCE_NS, Group, Split
+from perjoule.sidecar.metering.group import Group, Split
+from perjoule.sidecar.metering.history import Drawn, History
 from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.pools import Pool, Stage
 from perjoule.sidecar.metering.schedule import Look, Schedule, union
@@ -33,14 +34,16 @@ class Share(NamedTuple):
 class Division:
     """Divides the windows of one group of boards. What requests get goes into their accounts, and all of it into the balance."""
 
-    def __init__(self, pool: Pool, group: Group, *, method: str, pace: Pace, calibration: Calibration | None = None) -> None:
-        self.pool, self.group, self.calibration = pool, group, calibration or Calibration()
+    def __init__(self, pool: Pool, group: Group, *, method: str, pace: Pace, calibration: Calibration | None = None,
+                 history: History | None = None) -> None:
+        self.pool, self.group, self.calibration, self.history = pool, group, calibration or Calibration(), history or History()
         self.schedule = Schedule(pace)
         self.accounts: dict[Work, Account] = {}  # running, and ended but not settled
         self.uuids = tuple(device.uuid for device in group.devices)
         self.balance = Balance()
         self._method = method
         self._ended = 0  # of them
+        self._missed_ns = 0  # until when somebody ran of whom a window is missing
 
     # requests
 
@@ -58,6 +61,8 @@ class Division:
         """These have been settled."""
         self.schedule.forget(settled)
         for work in settled:
+            if self.accounts[work].missed and work.end_ns is not None:
+                self._missed_ns = max(self._missed_ns, work.end_ns)
             del self.accounts[work]
         self._ended -= len(settled)
 
@@ -81,7 +86,7 @@ class Division:
         group = self.group
         if group.divided_ns is not None and group.divided_ns >= end_ns:
             return True
-        return False if t_ns < max(end_ns, group.changed_ns) + SILENCE_NS or group.waiting else None
+        return False if t_ns < max(end_ns, group.changed_ns) + group.silence_ns or group.waiting else None
 
     def provisional(self, work: Work, t_ns: int) -> tuple[int, int]:
         """What windows that have not been divided will cost a request, by all that can be told now: energy, and active energy."""
@@ -134,23 +139,27 @@ class Division:
         look = self.schedule.look(t0_ns, t1_ns, now_ns)
         share = self._share_of(look, t0_ns, t1_ns)
         # Of two stages, both are as steady as the traffic that goes through them.
-        is_steady = not (window.gap and look.busy_ns) and group.steady.feed(_activity(window, look)) is Phase.STEADY
-        if not share.busy_ns:
+        phase = None if window.gap and look.busy_ns else group.steady.feed(_activity(window, look))
+        # Those who ran while the counter was silent have been settled without it: what it then shows was not drawn by nobody.
+        if not share.busy_ns and not (window.gap and self._missed_ns > t0_ns):
+            drawn = Drawn(phase, window.energy_uj, 0, 0.0, {}, {})
             balance.idle_uj += window.energy_uj
             group.weight_per_ns = 0.0
             if not window.gap:
                 group.saw_idle(window)
         elif window.gap:
+            drawn = Drawn(phase, 0, window.energy_uj, 0.0, {}, {})
             balance.unattributed_uj += window.energy_uj
             for work in share.works:
                 self.accounts[work].missed = True
         else:
-            self._give(window, group.split(window, share.busy_ns), share, is_steady=is_steady)
+            drawn = self._give(window, group.split(window, share.busy_ns), share, phase)
+        self.history.add(t0_ns, t1_ns, drawn)
         self.schedule.commit(look, t0_ns, t1_ns)
 
-    def _give(self, window: Window, split: Split, share: Share, *, is_steady: bool) -> None:
+    def _give(self, window: Window, split: Split, share: Share, phase: Phase | None) -> Drawn:
         """Divide a window among those who ran in it."""
-        group, span_ns, amounts = self.group, window.t1_ns - window.t0_ns, share.amounts
+        group, span_ns, amounts, is_steady = self.group, window.t1_ns - window.t0_ns, share.amounts, phase is Phase.STEADY
         total = Terms(*map(sum, zip(*amounts, strict=True)))
         model, price = self.calibration.coefficients, self._price
         weights = weigh(amounts, price)
@@ -166,11 +175,15 @@ class Division:
         rule = Rule(price, model, Terms(*(amount * each / cost for amount, each in zip(total, model, strict=True))))
         model_parts = parts if price is model else [split.shared_uj * each / cost for each in costs(amounts, model)]
         origin_ns, alone = group.origin_ns or 0, len(amounts) == 1
+        models: dict[str | None, int] = {}
+        tenants: dict[str | None, int] = {}
         for work, terms, ran_ns, part_uj, active_uj, model_uj in zip(share.works, amounts, share.ran_ns, parts, active_parts, model_parts,
                                                                      strict=True):
             account = self.accounts[work]
             account.add(terms, part_uj, active_uj, model_uj, rule, steady_ns=ran_ns if is_steady else 0, alone=alone,
                         whole=ran_ns == span_ns)
+            models[account.model] = models.get(account.model, 0) + part_uj
+            tenants[account.tenant] = tenants.get(account.tenant, 0) + part_uj
             if work.begin_ns < origin_ns:
                 account.missed = True
         balance = self.balance
@@ -179,6 +192,7 @@ class Division:
         balance.unattributed_uj += split.shared_uj - sum(parts)
         if group.idle_w is not None:
             self.calibration.learn(total, joules(split.active_uj), window.t1_ns, span_ns)
+        return Drawn(phase, split.idle_uj, split.shared_uj - sum(parts), total.decode, models, tenants)
 
 
 def _activity(window: Window, look: Look) -> Activity:

@@ -16,7 +16,7 @@ from perjoule.sidecar.ports import Device, Reading
 from perjoule.sidecar.units import NS_PER_S, energy_uj, power_w
 
 IDLE_WINDOWS = 40  # idle windows that the loaded idle power is learned from
-SILENCE_NS = NS_PER_S  # a counter that says nothing for this long is not waited for
+SILENCE_NS = NS_PER_S  # a counter that says nothing for this long, or for two of its periods, is not waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class Group:
         self.devices = tuple(devices)
         self._first = Timeline(period_ns, wrap_uj)
         self._others = [Follower(Timeline(period_ns, wrap_uj)) for _ in self.devices[1:]]
+        self.silence_ns = max(SILENCE_NS, 2 * period_ns)
         self.timelines = [self._first, *(other.timeline for other in self._others)]
         self._closed: deque[Window] = deque()  # of the first board, waiting for the others
         self.waiting: deque[Window] = deque()
@@ -108,7 +109,7 @@ class Group:
         while self._closed:
             window = self._closed[0]
             told = all((other.timeline.changed_ns or 0) >= window.t1_ns for other in self._others)
-            if not told and t_ns < window.t1_ns + SILENCE_NS:
+            if not told and t_ns < window.t1_ns + self.silence_ns:
                 return
             self._closed.popleft()
             energy, gap = window.energy_uj, window.gap or ("" if told else "stale")
@@ -119,7 +120,7 @@ class Group:
 
     def is_alive(self, t_ns: int) -> bool:
         """Whether every counter has moved lately."""
-        return self.changed_ns > max(0, t_ns - SILENCE_NS)
+        return self.changed_ns > max(0, t_ns - self.silence_ns)
 
     @property
     def changed_ns(self) -> int:

@@ -15,6 +15,7 @@ from perjoule.sidecar.metering.account import Account, Balance
 from perjoule.sidecar.metering.calibration import Calibration
 from perjoule.sidecar.metering.division import Division
 from perjoule.sidecar.metering.group import Group
+from perjoule.sidecar.metering.history import History
 from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.pools import ONE_POOL, Pools
 from perjoule.sidecar.metering.schedule import Schedule
@@ -54,8 +55,10 @@ class Meter:
         """`pools` says which of the devices serve what. `calibration` is what one pool begins with; several begin with physics."""
         self.pace = Pace()
         self._places = pools.places(devices)
+        self.history = History(len(pools.pools))
         self.divisions = [
             Division(pool, Group([devices[place] for place in places], period_ns, wrap_uj, max_num_seqs), method=method, pace=self.pace,
+                     history=self.history,
                      calibration=calibration if len(self._places) == 1 else None)
             for pool, places in zip(pools.pools, self._places, strict=True)]
         self.begun = 0  # requests so far
@@ -74,7 +77,7 @@ class Meter:
     # events
 
     def begin(self, record_id: str, t_ns: int, *, model: str | None = None, streamed: bool = True, input_tokens: int | None = None,
-              input_bytes: int = 0, choices: int = 1, rank: int | None = None) -> None:
+              input_bytes: int = 0, choices: int = 1, rank: int | None = None, tenant: str | None = None) -> None:
         """A request has arrived. `streamed` says that its tokens will be seen as they come, `rank` where the client sent it."""
         tokens = input_tokens if input_tokens is not None else input_bytes / self.pace.bytes_per_token.value
         self._count(t_ns)
@@ -82,7 +85,7 @@ class Meter:
         self._running += 1
         divisions = self._serving(rank)
         work = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices)
-        account = Account(record_id, work, model, 0 if input_tokens is not None else input_bytes, self._integral)
+        account = Account(record_id, work, model, 0 if input_tokens is not None else input_bytes, self._integral, tenant)
         self._open[record_id] = open_ = Open(account, divisions, divisions[-1].schedule, divisions[-1].uuids)
         if len(self.divisions) > 1 and rank not in self._by_rank:
             open_.devices = self._every_uuid
@@ -152,7 +155,7 @@ class Meter:
     def power_w(self, t_ns: int) -> float | None:
         """What the boards draw now, None if that is not known, or not any more."""
         powers = [division.group.power_w if division.group.is_alive(t_ns) else None for division in self.divisions]
-        return None if None in powers else sum(power for power in powers if power is not None)
+        return None if None in powers else sum((power for power in powers if power is not None), 0.0)
 
     @property
     def divided_ns(self) -> int | None:
@@ -165,6 +168,12 @@ class Meter:
         """What each board was last seen to draw, by UUID; None if that is not known."""
         groups = [division.group for division in self.divisions]
         return {device.uuid: timeline.power_w for group in groups for device, timeline in zip(group.devices, group.timelines, strict=True)}
+
+    @property
+    def boards_uj(self) -> dict[str, int]:
+        """What each board's counter advanced since its first change, by UUID."""
+        groups = [division.group for division in self.divisions]
+        return {device.uuid: timeline.drawn_uj for group in groups for device, timeline in zip(group.devices, group.timelines, strict=True)}
 
     @property
     def running(self) -> list[Account]:

@@ -61,6 +61,7 @@ class Timeline:
         self._looked_ns: int | None = None  # the last look that saw no change
         self._power_mw: int | None = None
         self._last: Window | None = None
+        self.drawn_uj = 0  # in all windows
         self.origin_ns: int | None = None
         self.changed_ns: int | None = None
 
@@ -84,6 +85,7 @@ class Timeline:
             self.origin_ns = t_ns  # the first change: the window that it ends began before anybody looked
             return None
         self._last = self._window(previous, t_ns, value - before)
+        self.drawn_uj += self._last.energy_uj
         return self._last
 
     def _window(self, t0_ns: int, t1_ns: int, delta_uj: int) -> Window:

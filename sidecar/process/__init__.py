@@ -5,7 +5,13 @@
     presence     whether the engine is there, and what it is
     lookout      what is asked beside the traffic: the engine's batch limit, other processes on the boards
     learned      which calibrations the meter goes by: loaded, switched, saved
+    errand       something done again and again, for which nothing waits
+    accounts     what this run has measured and settled, kept in the ledger
+    readings     what a meter and its sidecars say to each other
+    publisher    a meter: reads one host's counter and tells sidecars elsewhere
     setting      under what joules were measured, for who compares two runs
+    gauges       what metrics show beside the sums of records
+    live         what the live page shows
     desk         where requests are metered: the meter, what it settles, who waits for it
     in_order     events of several processes, in the order of their times
     wire         what a worker process and the meter say to each other, as bytes

@@ -38,7 +38,7 @@ class Desk:
         """A request is sent to the engine."""
         asked, identity = begun.asked, begun.identity
         self.meter.begin(identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
-                         input_bytes=asked.input_bytes, choices=asked.choices, rank=identity.rank)
+                         input_bytes=asked.input_bytes, choices=asked.choices, rank=identity.rank, tenant=identity.tenant)
 
     def end(self, facts: RequestFacts, t_ns: int) -> None:
         """It has ended."""

@@ -91,7 +91,7 @@ class Link(asyncio.Protocol):
             self._latest_ns = said[-2]
         elif kind is Kind.BEGUN:
             number, t_ns, rank, asked, facts = said
-            identity = Identity(facts["record_id"], facts["request_id"], rank=rank)
+            identity = Identity(facts["record_id"], facts["request_id"], facts["tenant"], rank=rank)
             self._running[number], self._latest_ns = Running(identity.record_id, t_ns, facts), t_ns
             desk.put(t_ns, self._begun, Begun(identity, asked_of(asked)))
         elif kind is Kind.PROMPT:

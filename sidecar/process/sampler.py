@@ -21,11 +21,11 @@ class Rhythm:
     """When to look at a counter next. One that keeps a beat of several polls is looked at twice as closely around its next change, and not
     between: a look takes an H200's host 2 ms of a core. On a board made to change as that one does, it takes 3 looks to a change instead of
     5 and dates it to 2.3 ms instead of 4.5 (one standard deviation, `bench/beat.py`). Several boards keep beats of their own: they are
-    looked at evenly."""
+    looked at evenly, and so is a counter whose period is long, since that may not be known well."""
 
     def __init__(self, period_ns: int, poll_ns: int, devices: int) -> None:
         self._period_ns, self._poll_ns = period_ns, poll_ns
-        self._has_beat = devices == 1 and period_ns >= 4 * poll_ns
+        self._has_beat = devices == 1 and 4 * poll_ns <= period_ns <= LONGEST_WAIT_NS
         self._value_uj: int | None = None
         self._changed_ns: int | None = None
 

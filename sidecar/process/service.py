@@ -16,13 +16,15 @@ from aiohttp import web
 from perjoule.sidecar.access.limits import Limits
 from perjoule.sidecar.admin.port import RecordQueries, admin_app
 from perjoule.sidecar.http.sockets import Listener, listening_socket, url_of
-from perjoule.sidecar.metering.group import SILENCE_NS
 from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.ports import EnergyCounter, Engine, Reading, RecordSink
 from perjoule.sidecar.process import interpreter
+from perjoule.sidecar.process.accounts import Accounts
 from perjoule.sidecar.process.crew import Crew
 from perjoule.sidecar.process.desk import Desk
+from perjoule.sidecar.process.gauges import gauges
 from perjoule.sidecar.process.learned import Calibrations, Learned
+from perjoule.sidecar.process.live import Live
 from perjoule.sidecar.process.lookout import Lookout, Questions
 from perjoule.sidecar.process.presence import Presence
 from perjoule.sidecar.process.sampler import Sampler
@@ -31,6 +33,8 @@ from perjoule.sidecar.process.shared_desk import SharedDesk
 from perjoule.sidecar.process.traffic import LAST_ANSWERS_S, Traffic
 from perjoule.sidecar.record import EnergyRecord
 from perjoule.sidecar.records.archive import Archive
+from perjoule.sidecar.records.archive import Ledger as Keeping
+from perjoule.sidecar.records.tally import Shown, Tally
 from perjoule.sidecar.settings.config import Config, ConfigError
 from perjoule.sidecar.settings.credentials import OPEN, Credentials
 from perjoule.sidecar.settings.reload import changes
@@ -44,14 +48,18 @@ LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its
 logger = logging.getLogger("perjoule")
 
 
-class Metrics(Protocol):
-    """What counts records for a scraper."""
+class Push(Protocol):
+    """Sends metrics somewhere from time to time, in a thread of its own; nothing here waits or raises but `close`, which waits."""
 
-    def observe(self, record: EnergyRecord) -> None: ...
-    def render(self, accept: str) -> tuple[bytes, str]: ...
+    interval_s: float
+    sent: int
+    failed: int
+
+    def offer(self, shown: Shown, instance_id: str) -> None: ...
+    def close(self, timeout_s: float) -> None: ...
 
 
-class Ledger(RecordSink, RecordQueries, Protocol):
+class Ledger(Keeping, RecordQueries, Protocol):
     """Where records are kept and can be asked for."""
 
 
@@ -60,9 +68,11 @@ class Service:
 
     def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
                  calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]], ask: Questions,
-                 metrics: Callable[["Service"], Metrics], tracing: bool, credentials: Credentials = OPEN,
+                 render: Callable[[Shown, str], tuple[bytes, str]], tracing: bool,
+                 push: Push | None = None, host: Callable[[], int] | None = None, credentials: Credentials = OPEN,
                  reread: Callable[[], tuple[Config, Credentials]] | None = None) -> None:
-        """`reread` reads all settings again, for a reload; it raises ConfigError."""
+        """`render` makes a scrape of metrics, `push` sends them. `host` tells the microjoules of the host beside the boards;
+        it raises OSError. `reread` reads all settings again, for a reload; it raises ConfigError."""
         self.config, self.counter, self.ledger, self.credentials = config, counter, ledger, credentials
         self.instance_id, self.settled, self.settled_uj = uuid.uuid4().hex, 0, 0
         if counter is None:
@@ -72,6 +82,9 @@ class Service:
                                boundary=counter.boundary, period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method,
                                max_num_seqs=config.max_num_seqs)
         self.archive = Archive(sinks, ledger)
+        self.host = host
+        self.accounts = Accounts(self, self.meter, self.archive)
+        self.live = Live(self, self.meter, self.archive)
         self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
         self.limits = Limits(credentials.doors.keys, time.time_ns() - time.monotonic_ns())
         desk = (SharedDesk if config.workers > 1 else Desk)(self.meter, self.archive.recent, self.deliver, self.archive.find, self.limits)
@@ -82,7 +95,8 @@ class Service:
         self.desk, self.draining = desk, False
         self._reread = reread
         self.upstream_tls = config.upstream_tls()  # for who asks the engine beside the traffic
-        self._metrics = metrics(self)
+        self.push, self._render = push, render
+        self._tally = Tally(lambda: gauges(self))
         self.learned = Learned(self.meter, calibrations)
         self.lookout = Lookout(self.meter, ask, config.upstream, config.max_num_seqs, config.pools().ranks)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -112,8 +126,8 @@ class Service:
             if self.sampler is not None:
                 self.sampler.start()
             helpers = [loop.create_task(endless) for endless in (
-                self._tick(), self.presence.watch(self._engine_is_news), self.learned.keep(), self.lookout.watch_queue(),
-                self.lookout.watch_boards())]
+                self._tick(), self._push_metrics(), self.accounts.keep(), self.presence.watch(self._engine_is_news), self.learned.keep(),
+                self.lookout.watch_queue(), self.lookout.watch_boards())]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.presence.answers.wait(), FIRST_ANSWER_S)
             interpreter.settle()
@@ -137,7 +151,10 @@ class Service:
                 self.sampler.stop()
             if self.counter is not None:
                 self.counter.close()
-            self.archive.close(LAST_RECORDS_S)
+            self.accounts.close(LAST_RECORDS_S)
+            if self.push is not None:  # once more, with all that has been stored
+                self.push.offer(self._tally.shown(), self.instance_id)
+                self.push.close(LAST_RECORDS_S)
             await self.learned.save()
 
     async def _settle_all(self) -> None:
@@ -145,7 +162,7 @@ class Service:
         deadline = time.monotonic() + LAST_RECORDS_S
         while self.meter.unsettled and time.monotonic() < deadline:
             await asyncio.sleep(TICK_S)
-        self._advance(time.monotonic_ns() + 2 * SILENCE_NS)
+        self._advance(time.monotonic_ns() + 2 * max(division.group.silence_ns for division in self.meter.divisions))
 
     def _advance(self, t_ns: int) -> None:
         try:
@@ -187,6 +204,11 @@ class Service:
             await asyncio.sleep(TICK_S)
             self._in_turn(self._advance, time.monotonic_ns())
 
+    async def _push_metrics(self) -> None:
+        while self.push is not None:
+            await asyncio.sleep(self.push.interval_s)
+            self.push.offer(self._tally.shown(), self.instance_id)
+
     async def _engine_is_news(self, engine: Engine) -> None:
         self.traffic.know_engine(engine.name)
         await self.learned.is_of(engine)
@@ -198,7 +220,7 @@ class Service:
         self.settled_uj += record.charge.energy_uj or 0
         record.instance_id, record.sequence = self.instance_id, self.settled
         self.limits.spent(record, time.monotonic_ns())
-        self._metrics.observe(record)
+        self._tally.add(record)
         self.archive.keep(record)
 
     # from the sampler's thread
@@ -226,8 +248,8 @@ class Service:
 
     # AdminView
 
-    def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        return self._metrics.render(accept)
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        return await asyncio.to_thread(self._render, self._tally.shown(), accept)
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Ready while the upstream answers and workers take clients, until draining begins."""
@@ -259,6 +281,7 @@ class Service:
 
     def in_flight(self) -> list[dict[str, Any]]:
         now_ns = time.monotonic_ns()
-        return [{"record_id": a.record_id, "model": a.model, "age_seconds": seconds(now_ns - a.begin_ns), "output_frames": a.work.shown,
+        return [{"record_id": a.record_id, "model": a.model, "tenant": a.tenant,
+                 "age_seconds": seconds(now_ns - a.begin_ns), "output_frames": a.work.shown,
                  "energy_joules_so_far": None if self.counter is None else joules(a.energy_uj),
                  "status": "unavailable" if self.counter is None else self.counter.status} for a in self.meter.running]

@@ -1,11 +1,12 @@
 """A thread for each place that records go to, so that a slow or broken place never holds up a request."""
 
 import logging
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from perjoule.sidecar.ports import RecordSink
+from perjoule.sidecar.ports import RecordSink, RefusedError, TryLaterError
 from perjoule.sidecar.record import EnergyRecord
 
 BATCH = 512
@@ -13,6 +14,7 @@ GATHER_S = 0.25  # records that come within this go together: one commit, one ex
 GATHER_AWAITED_S = 0.025  # where somebody waits for them to be stored
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 5.0
+PATIENCE_MOST_S = 300.0  # however long a sink asks for
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +24,8 @@ class Outbox:
 
     `stored` and `dropped` count records; `failing` is the sink's last error while it fails, else None. What failed is
     given again, so a sink counts a record once by its id. A record that the sink refuses while it takes others is
-    dropped, so that it does not stand in their way. This thread calls `on_stored` after each batch, and closes the sink
-    after the last.
+    dropped, so that it does not stand in their way, and so are those of which the sink says that it never will take them.
+    This thread calls `on_stored` after each batch, and closes the sink after the last.
     """
 
     def __init__(self, sink: RecordSink, capacity: int = 100_000,
@@ -80,16 +82,24 @@ class Outbox:
                            self.failing or "no answer yet")
 
     def _run(self) -> None:
-        while self._waiting or not self._closing.is_set():
+        while self._more():
             if not self._closing.is_set():
-                self._wake.wait()
-                self._wake.clear()
-                self._closing.wait(self._gather_s)
+                self._wait()
             self._store()
         try:
             self._sink.close()
         except Exception:
             logger.exception("%s: closing failed", self.name)
+
+    def _more(self) -> bool:
+        """Whether there is, or may be, something to store."""
+        return bool(self._waiting) or not self._closing.is_set()
+
+    def _wait(self) -> None:
+        """Until a record has come, and a little longer."""
+        self._wake.wait()
+        self._wake.clear()
+        self._closing.wait(self._gather_s)
 
     def _store(self) -> None:
         """Give the sink all that waits, batch by batch, until it has taken it or there is no time left."""
@@ -98,14 +108,21 @@ class Outbox:
             error = self._offer(batch)
             if error is not None:
                 if self.failing is None:
-                    logger.warning("%s: cannot store records, trying again: %r", self.name, error)
+                    what = "records are refused and dropped" if isinstance(error, RefusedError) else "cannot store records, trying again"
+                    logger.warning("%s: %s: %r", self.name, what, error)
                 self.failing = f"{type(error).__name__}: {error}"
-            if error is None or self._sift(batch, batch[failures % len(batch)]):
+            if error is None or isinstance(error, RefusedError):
+                delay_s, failures = BACKOFF_FIRST_S, 0
+                continue
+            if isinstance(error, TryLaterError):
+                delay_s = max(delay_s, min(error.after_s, PATIENCE_MOST_S))
+            elif self._sift(batch, batch[failures % len(batch)]):
                 delay_s, failures = BACKOFF_FIRST_S, 0
                 continue
             failures += 1
             # Once closing begins the wait is short again: there may be little time.
-            interrupted = (self._given_up if self._closing.is_set() else self._closing).wait(delay_s)
+            interrupted = (self._given_up if self._closing.is_set() else self._closing).wait(
+                delay_s * random.uniform(1.0, 1.2))  # noqa: S311  so that a fleet does not come back all at once
             delay_s = BACKOFF_FIRST_S if interrupted else min(delay_s * 2, BACKOFF_MOST_S)
 
     def _take(self) -> Sequence[EnergyRecord]:
@@ -120,6 +137,13 @@ class Outbox:
         """The sink's error, None when it has taken these."""
         try:
             self._sink.put(records)
+        except RefusedError as error:
+            with self._counting:
+                gone = len(self._leave(records))
+                refused = min(error.count, gone)
+                self.stored += gone - refused
+                self.dropped += refused
+            return error
         except BaseException as error:  # whatever a sink raises, this thread has records to keep
             return error
         self._stored(records)

@@ -52,6 +52,10 @@ class Recent:
         record, safe = found
         return record if safe else replace(record, charge=replace(record.charge, settled=False))
 
+    def all(self) -> list[EnergyRecord]:
+        """The records, in the order in which they were settled."""
+        return [record for record, _ in self._records.values()]
+
     async def settled(self, record_id: str, timeout_s: float) -> EnergyRecord | None:
         """The record once it is settled and safe; None if that takes longer than `timeout_s`."""
         found = self._records.get(record_id)

@@ -35,7 +35,8 @@ def span_bytes(record: EnergyRecord, trace_id: str, span_id: str) -> bytes:
         _same_of_facts(facts.endpoint, facts.engine, facts.model, facts.streamed, facts.response_model, facts.finish_reason,
                        facts.http_status, facts.outcome, facts.error_type, facts.tenant, facts.input_source, facts.output_source),
         b"\x39", _FIXED64.pack(begin_ns), b"\x41", _FIXED64.pack(begin_ns + facts.end_ns),
-        _text(Attribute.RECORD_ID, facts.record_id), _text(Attribute.REQUEST_ID, facts.request_id),
+        _text(Attribute.RECORD_ID, facts.record_id), _integer(Attribute.SEQUENCE, record.sequence),
+        _text(Attribute.REQUEST_ID, facts.request_id), _text(Attribute.GENAI_REQUEST_ID, facts.response_id or facts.request_id),
     ]
     if facts.response_id is not None:
         parts.append(_text(Attribute.RESPONSE_ID, facts.response_id))

@@ -17,6 +17,7 @@ from perjoule.sidecar.metering.pools import Pools, read_pools
 from perjoule.sidecar.metering.weighing import METHODS
 
 BOUNDS = {"max_num_seqs": (0, 1_000_000), "poll_ms": (1, 1000), "ledger_days": (1, 36_500), "ledger_mb": (1, 10_000_000),
+          "ledger_minute_days": (1, 36_500), "ledger_hour_days": (1, 36_500),
           "workers": (1, 1024), "max_body_mb": (1, 100_000), "connect_timeout_s": (0.001, 3600.0),
           "slow_reader_s": (0.001, 86_400.0), "slow_sender_s": (0.001, 86_400.0), "max_connections": (0, 10_000_000),
           "unready_s": (0.0, 3600.0), "drain_s": (0.0, 86_400.0)}
@@ -51,7 +52,10 @@ class Config:
     upstream_key_file: str = setting("", "file with the engine's own API key, which clients need not know", metavar="FILE")
     admin_token_file: str = setting("", "file with the token that the operator's port asks for", metavar="FILE")
     engine: str = setting("auto", "the upstream's dialect", choices=("auto", "vllm", "sglang", "tgi", "diffusion", "openai"))
-    energy: str = setting("auto", "auto | nvml | zeus | dcgm:URL | replay:FILE | simulated[:URL]", metavar="SOURCE")
+    energy: str = setting("auto", "auto | nvml | zeus | rapl | meter:HOST:PORT | dcgm:URL | zeusd:URL | triton:URL | trtllm:URL | "
+                          "replay:FILE | simulated[:URL]", metavar="SOURCE")
+    energy_token_file: str = setting("", "file with the token that a source elsewhere asks for", metavar="FILE")
+    energy_tls_ca: str = setting("", "authorities (PEM) by which a source elsewhere is known, instead of the system's", metavar="FILE")
     gpus: str = setting("all", "the boards that serve this engine: one group, a group for each data-parallel rank (0=UUID,…;1=UUID,…), "
                         "or for each stage (prefill=UUID,…;decode=UUID,…)", metavar="all|UUID,…|0=UUID,…;1=…")
     method: str = setting("step-model", "how a window is divided", choices=METHODS)
@@ -61,12 +65,20 @@ class Config:
     comment: bool = setting(True, "the `: energy {json}` comment at the end of streams")
     trailers: bool = setting(True, "X-Energy-* trailers for clients that send `TE: trailers`")
     ask_usage: bool = setting(True, "ask the engine for usage in streams, and hide it from clients who did not ask")
-    ledger: str = setting("auto", "SQLite file for records; off keeps none; auto is in the state folder", metavar="FILE|off")
+    ledger: str = setting("auto", "SQLite file or PostgreSQL database for records; off keeps none; auto is in the state folder",
+                          metavar="FILE|postgresql://…|off")
     ledger_days: int = setting(30, "records older than this are dropped", metavar="DAYS")
     ledger_mb: int = setting(1024, "the oldest records are dropped beyond this size", metavar="MB")
+    ledger_minute_days: int = setting(7, "sums by minute older than this are dropped", metavar="DAYS")
+    ledger_hour_days: int = setting(400, "sums by hour older than this are dropped; those by day stay", metavar="DAYS")
     calibrations: str = setting("auto", "folder for what the step model has learned; off keeps none; auto is in the state folder",
                                 metavar="FOLDER|off")
-    otlp: str = setting("", "OTLP endpoint for spans, http(s)://host:4318, or grpc://host:4317", metavar="URL")
+    otlp: str = setting("", "OTLP endpoint for spans and metrics, http(s)://host:4318 or grpc(s)://host:4317", metavar="URL")
+    events: str = setting("", "HTTP sink that gets a CloudEvent for each request, as OpenMeter's https://HOST/api/v1/events", metavar="URL")
+    events_token_file: str = setting("", "file with the token that the sink asks for", metavar="FILE")
+    grid: str = setting("", "carbon intensity of the grid, kept in the ledger: fixed:G_PER_KWH | file:PATH | electricitymaps:ZONE | "
+                        "watttime:REGION", metavar="SOURCE")
+    grid_token_file: str = setting("", "file with the token of Electricity Maps, or USER:PASSWORD of WattTime", metavar="FILE")
     workers: int = setting(1, "processes that share the port", metavar="N")
     max_body_mb: int = setting(64, "request bodies larger than this are refused with 413", metavar="MB")
     connect_timeout_s: float = setting(5.0, "how long to wait for the engine to accept a connection", metavar="S")

@@ -19,27 +19,39 @@ LONGEST = 4096  # characters of a secret: more would not fit into a header that 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What they make: the doors for clients, and the token that the operator's port asks for (None: it is on loopback, and open)."""
+    """What they make: the doors for clients, the token that the operator's port asks for (None: it is on loopback, and open), and those
+    that the source of energy, the sink of events and the source of carbon intensities ask for."""
 
     doors: Doors = field(default_factory=Doors)
     admin_token: str | None = field(default=None, repr=False)
+    energy_token: str | None = field(default=None, repr=False)
+    events_token: str | None = field(default=None, repr=False)
+    grid_token: str | None = field(default=None, repr=False)
 
 
 OPEN = Credentials()  # nobody is asked for anything
 
 
 def load(config: Config, environ: Mapping[str, str]) -> Credentials:
-    """Everything that `config` names, and the two secrets that may be in the environment instead. Raises ConfigError."""
+    """Everything that `config` names, and the secrets that may be in the environment instead. Raises ConfigError."""
     upstream_key = _secret("upstream-key-file", config.upstream_key_file, PREFIX + "UPSTREAM_KEY", environ)
     admin_token = _secret("admin-token-file", config.admin_token_file, PREFIX + "ADMIN_TOKEN", environ)
-    if admin_token is None and not _is_of_this_host(config.address("admin")):
+    if admin_token is None and not is_of_this_host(config.address("admin")):
         raise ConfigError(f"--admin: got {config.admin}, which others can reach, expected a loopback address or a token for it "
                           f"(--admin-token-file or {PREFIX}ADMIN_TOKEN)")
     try:
         keys = read_keys(_text("keys", config.keys), config.keys) if config.keys else None
     except KeysError as error:
         raise ConfigError(f"--keys: {error}") from error
-    return Credentials(Doors(keys, config.routes(), upstream_key), admin_token)
+    return Credentials(Doors(keys, config.routes(), upstream_key), admin_token,
+                       energy_token(config.energy_token_file, environ),
+                       _secret("events-token-file", config.events_token_file, PREFIX + "EVENTS_TOKEN", environ),
+                       _secret("grid-token-file", config.grid_token_file, PREFIX + "GRID_TOKEN", environ))
+
+
+def energy_token(path: str, environ: Mapping[str, str]) -> str | None:
+    """The token of a source of energy that is elsewhere, or of a meter, from its file, else from the environment. Raises ConfigError."""
+    return _secret("energy-token-file", path, PREFIX + "ENERGY_TOKEN", environ)
 
 
 def _secret(flag: str, path: str, variable: str, environ: Mapping[str, str]) -> str | None:
@@ -62,7 +74,7 @@ def _text(flag: str, path: str) -> str:
         raise ConfigError(f"--{flag}: {path} is not text: {error.reason}") from error
 
 
-def _is_of_this_host(address: Address) -> bool:
+def is_of_this_host(address: Address) -> bool:
     """Whether only this host can connect there: a unix socket, or a loopback address."""
     if not isinstance(address, Tcp):
         return True

@@ -1,13 +1,16 @@
 """What a reload changes: which settings hold from now on, and which were read once, when something was opened with them."""
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from perjoule.sidecar.settings.config import Config
 
-AT_RESTART = frozenset({"upstream", "listen", "admin", "socket_mode", "engine", "energy", "gpus", "method", "max_num_seqs", "poll_ms",
-                        "ledger", "ledger_days", "ledger_mb", "calibrations", "otlp", "workers", "max_connections", "connect_timeout_s",
-                        "slow_sender_s", "admin_token_file"})
+AT_RESTART = frozenset({"upstream", "listen", "admin", "socket_mode", "engine", "energy", "energy_token_file",
+                        "energy_tls_ca", "gpus", "method", "max_num_seqs", "poll_ms",
+                        "ledger", "ledger_days", "ledger_mb", "ledger_minute_days", "ledger_hour_days",
+                        "calibrations", "otlp", "workers", "max_connections", "connect_timeout_s", "slow_sender_s", "admin_token_file",
+                        "events", "events_token_file", "grid", "grid_token_file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,12 @@ def changes(old: Config, new: Config) -> Changes:
         before, after = getattr(old, f.name), getattr(new, f.name)
         if before != after:
             waits = f.name in AT_RESTART
-            texts[waits].append(f"{f.name} {before!r} -> {after!r}")
+            texts[waits].append(f"{f.name} {_said(before)} -> {_said(after)}")
             if waits:
                 kept[f.name] = before
     return Changes(replace(new, **kept), tuple(texts[False]), tuple(texts[True]))
+
+
+def _said(value: Any) -> str:
+    """A value for the log, which must not have the password of a URL: https://user:… or ?password=…"""
+    return re.sub(r"(://[^:/@'\"]*:).*@|(\bpassword=)[^&'\"]*", r"\1\2***", repr(value))

@@ -6,8 +6,8 @@ import logging
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -16,12 +16,15 @@ from perjoule.sidecar.settings import sources
 from perjoule.sidecar.settings.config import Config, ConfigError
 
 USAGE_ERROR = 2
+OF_THIS_HOST = ("nvml", "zeus")  # sources of energy
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
-NOT_BUILT = ("ledger", "meter")
-PROGRAMS = {"demo": "perjoule.bench.demo:run", "probe": "perjoule.bench.probe:run", "accuracy": "perjoule.bench.attribution:run",
+PROGRAMS = {"demo": "perjoule.bench.demo:run", "meter": "perjoule.meter:run", "probe": "perjoule.bench.probe:run",
+            "accuracy": "perjoule.bench.attribution:run",
             "calibration": "perjoule.bench.calibrations:run", "bench relay": "perjoule.bench.relay:run",
-            "bench soak": "perjoule.bench.soak:run", "replay": "perjoule.bench.replay:run", "compare": "perjoule.bench.compare:run",
-            "leaderboard": "perjoule.bench.leaderboard:run", "estimate": "perjoule.bench.estimate:run"}
+            "bench soak": "perjoule.bench.soak:run", "bench ordeal": "perjoule.bench.ordeal.command:run",
+            "replay": "perjoule.bench.replay:run", "compare": "perjoule.bench.compare:run",
+            "leaderboard": "perjoule.bench.leaderboard:run", "estimate": "perjoule.bench.estimate:run",
+            "ledger": "perjoule.bench.ledger:run"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="stand in front of an inference server and meter its requests")
     sources.add_flags(serve)
     commands.add_parser("demo", help="see it work: an embedded engine, the sidecar, a few dozen requests", add_help=False)
+    commands.add_parser("meter", help="tell sidecars in other containers what this host's counter shows", add_help=False)
     commands.add_parser("probe", help="can the joules of this machine be trusted?", add_help=False)
     commands.add_parser("accuracy", help="how far are the shares from measured Shapley values?", add_help=False)
     commands.add_parser("calibration", help="what has been learned of what steps and tokens cost", add_help=False)
@@ -40,12 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("compare", help="did the joules of two runs change?", add_help=False)
     commands.add_parser("leaderboard", help="results as a table, one page, or ML.ENERGY's folders", add_help=False)
     commands.add_parser("estimate", help="what would a workload cost?", add_help=False)
+    commands.add_parser("ledger", help="what the records add up to, and whether all of them are there", add_help=False)
     bench = commands.add_parser("bench", help="what does the sidecar cost beside other relays?")
-    bench.add_argument("what", choices=("relay", "soak"))
+    bench.add_argument("what", choices=("relay", "soak", "ordeal"))
     key = commands.add_parser("key", help="make an API key for --keys: the key to standard output, its entry to standard error")
     key.add_argument("name", metavar="NAME", help="who gets it: the `tenant` of the records")
-    if args and args[0] in NOT_BUILT:
-        return _refuse(f"perjoule {args[0]}: not built yet")
     for name, place in PROGRAMS.items():
         words = name.split()
         if args[:len(words)] == words:
@@ -86,31 +89,40 @@ def _make_key(name: str) -> int:
 
 
 def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
-    from perjoule.adapters.energy import NotBuiltError, Opened, open_counter
+    from perjoule.adapters.energy import Opened, open_counter
+    from perjoule.adapters.remote import Access
     from perjoule.sidecar.ports import UnavailableError
 
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("zeus").setLevel(logging.ERROR)  # what it did not find is said by us, in our words
     running: list[Any] = []
     try:
-        opened: Opened = open_counter(config.energy, config.gpus, lambda: running[0].meter.in_flight if running else 0)
-    except (NotBuiltError, UnavailableError, ValueError) as error:
+        opened: Opened = open_counter(config.energy, config.gpus, lambda: running[0].meter.in_flight if running else 0,
+                                      Access(credentials.energy_token, config.energy_tls_ca))
+    except (UnavailableError, ValueError) as error:
         return _refuse(f"perjoule serve: {error}")
     try:
         sinks, ledger = _sinks(config)
+        spans, push = _telemetry(config)
         calibrations = _calibrations(config)
+        events, errands = _events(config, credentials, ledger), _errands(config, credentials, ledger)
     except ConfigError as error:
         return _refuse(f"perjoule serve: {error}")
     import uvloop
 
     def make(**more: Any) -> Any:
+        from perjoule.adapters.prometheus import render
         from perjoule.sidecar.process.service import Service
 
-        service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, calibrations=calibrations, metrics=_metrics,
-                          tracing=bool(config.otlp), credentials=credentials, reread=reread, **more)
+        service = Service(config, counter=opened.counter, sinks=[*sinks, *filter(None, [spans, events])], ledger=ledger,
+                          host=_host(opened.counter),
+                          calibrations=calibrations, render=render, push=push,
+                          tracing=spans is not None, credentials=credentials, reread=reread, **more)
         running.append(service)
         return service
 
+    for errand in errands:
+        errand.start()
     return uvloop.run(_run(config, opened, make))
 
 
@@ -149,29 +161,94 @@ async def _run(config: Config, opened: Any, make: Callable[..., Any]) -> int:
 
 
 def _sinks(config: Config) -> tuple[list[Any], Any]:
-    """Where records go: the ledger unless it is off, spans if there is an endpoint. Late imports: nobody pays for what is off.
+    """Where records go: the ledger unless it is off. Late imports: nobody pays for what is off.
     Raises ConfigError."""
     sinks: list[Any] = []
     ledger = None
     if config.ledger != "off":
-        from perjoule.adapters.sqlite import LedgerError, SqliteLedger
+        from perjoule.adapters.ledger.store import Ledger, LedgerError, Retention
 
         try:
-            path = sources.state_folder() / "ledger.sqlite3" if config.ledger == "auto" else Path(config.ledger)
-            ledger = SqliteLedger(path, config.ledger_days, config.ledger_mb)
+            where = str(sources.state_folder() / "ledger.sqlite3") if config.ledger == "auto" else config.ledger
+            ledger = Ledger(where, Retention(config.ledger_days, config.ledger_mb, config.ledger_minute_days, config.ledger_hour_days))
             sinks.append(ledger)
         except (LedgerError, ConfigError) as error:
             if config.ledger != "auto":
                 raise ConfigError(str(error)) from error
             logging.getLogger("perjoule").warning("no ledger, records are not kept: %s", error)  # a read-only root, say
-    if config.otlp:
-        from perjoule.adapters.otel import OtelSpans
-
-        try:
-            sinks.append(OtelSpans(config.otlp))
-        except (ImportError, ValueError) as error:
-            raise ConfigError(str(error)) from error
     return sinks, ledger
+
+
+def _telemetry(config: Config) -> tuple[Any, Any]:
+    """The ways of spans and of metrics over OTLP, None for what nobody asks for. Raises ConfigError."""
+    if not config.otlp and not any(name.startswith("OTEL_") for name in os.environ):
+        return None, None  # without a look at what the variables would say
+    from perjoule.adapters.otel.metrics import open_metrics
+    from perjoule.adapters.otel.spans import open_spans
+
+    try:
+        spans, push = open_spans(config.otlp), open_metrics(config.otlp)
+        if config.otlp and spans is None:
+            logging.getLogger("perjoule").warning("--otlp: no spans are sent, since OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says so")
+        return spans, push
+    except (ImportError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _events(config: Config, credentials: Any, ledger: Any) -> Any:
+    """Where CloudEvents go, fed from the ledger if there is one; None where nobody wants them. Raises ConfigError."""
+    if not config.events:
+        return None
+    from perjoule.adapters.cloudevents import CloudEvents
+
+    try:
+        sink = CloudEvents(config.events, credentials.events_token)
+        if ledger is None:
+            logging.getLogger("perjoule").warning("--events without a ledger: events wait in memory, and do not survive a restart")
+            return sink
+        from perjoule.adapters.ledger.cursors import Cursor
+        from perjoule.sidecar.records.feed import FromLedger
+
+        return FromLedger(sink, Cursor(ledger.database, f"events {config.events.partition('?')[0]}", secrets.token_hex(16)))
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _errands(config: Config, credentials: Any, ledger: Any) -> list[Any]:
+    """What is done beside the traffic: fetching the grid's carbon intensity. Raises ConfigError."""
+    if not config.grid:
+        return []
+    from perjoule.adapters.grid import EVERY_S, open_grid
+    from perjoule.adapters.ledger import intensities
+    from perjoule.sidecar.process.errand import Errand
+    from perjoule.sidecar.units import NS_PER_S
+
+    if ledger is None:
+        raise ConfigError("--grid: there is no ledger to keep the carbon intensity in, expected --ledger FILE")
+    try:
+        source = open_grid(config.grid, credentials.grid_token)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+    def fetch() -> None:
+        now_unix_ns = time.time_ns()
+        intensities.keep(ledger.database, source.fetch(now_unix_ns - source.back_s * NS_PER_S, now_unix_ns), now_unix_ns)
+
+    return [Errand("carbon intensity of the grid", fetch, EVERY_S)]
+
+
+def _host(counter: Any) -> Callable[[], int] | None:
+    """What the host draws beside its boards, None where nothing tells. Only boards read here have this host beside them: another source may
+    be far away, count the host itself, or be nobody's joules."""
+    from perjoule.adapters.rapl import HostCounter
+
+    if counter is None or counter.name not in OF_THIS_HOST:
+        return None
+    try:
+        return HostCounter().read_uj
+    except OSError as error:
+        logging.getLogger("perjoule").debug("what the host draws is not known: %s", error)
+        return None
 
 
 def _calibrations(config: Config) -> Any:
@@ -189,30 +266,6 @@ def _calibrations(config: Config) -> Any:
             raise ConfigError(f"--calibrations: {error}") from error
         logging.getLogger("perjoule").warning("calibrations are not kept: %s", error)
         return None
-
-
-def _metrics(service: Any) -> Any:
-    """The Prometheus view of a service."""
-    from perjoule.adapters.prometheus import PrometheusMetrics
-    from perjoule.sidecar import telemetry
-
-    counter, sampler = service.counter, service.sampler
-    reads: dict[Any, Any] = {
-        telemetry.IN_FLIGHT: lambda: {(): service.meter.in_flight},
-        telemetry.METERING_FAILURES: lambda: {(): service.desk.failures},
-        telemetry.OUTBOX_PENDING: lambda: {(box.name,): box.pending for box in service.archive.outboxes},
-        telemetry.OUTBOX_STORED: lambda: {(box.name,): box.stored for box in service.archive.outboxes},
-        telemetry.OUTBOX_DROPPED: lambda: {(box.name,): box.dropped for box in service.archive.outboxes},
-    }
-    if counter is not None:
-        provenance = (counter.name, counter.status)
-        reads[telemetry.POWER_WATTS] = lambda: {} if (power := service.power_w()) is None else {provenance: power}
-        reads[telemetry.BOARD_PROCESSES] = lambda: {(uuid,): count for uuid, count in service.lookout.computing.items()}
-        reads[telemetry.SAMPLER_READS] = lambda: {(): sampler.reads}
-        reads[telemetry.SAMPLER_ERRORS] = lambda: {(): sampler.errors}
-    if counter is None:
-        return PrometheusMetrics(reads=reads)
-    return PrometheusMetrics(balance=lambda: service.meter.balance, source=counter.name, status=counter.status, reads=reads)
 
 
 def _refuse(text: str) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from perjoule.adapters.energy import NotBuiltError, open_counter
+from perjoule.adapters.energy import open_counter
+from perjoule.adapters.remote import Access
 from perjoule.sidecar.ports import UnavailableError
 
 
@@ -55,17 +56,26 @@ def test_a_named_source_that_fails_is_unavailable(spec: str) -> None:
         open_counter(spec, "all", none_in_flight)
 
 
-@pytest.mark.parametrize("spec", ["dcgm:http://localhost:9400", "dcgm"])
-def test_dcgm_is_not_built_yet(spec: str) -> None:
-    """It is named in the flags, and says that it is not there yet."""
-    with pytest.raises(NotBuiltError, match="not built yet: dcgm"):
+@pytest.mark.parametrize("spec", ["dcgm:http://127.0.0.1:1", "triton:http://127.0.0.1:1", "zeusd:unix:/nowhere.sock", "trtllm:http://127.0.0.1:1",
+                                  "meter:127.0.0.1:1", "meter:unix:/nowhere.sock"])
+def test_a_source_elsewhere_that_does_not_answer_is_unavailable(spec: str) -> None:
+    """It says which, and where."""
+    source, _, where = spec.partition(":")
+    with pytest.raises(UnavailableError, match=f"{source}: .*{where.removeprefix('unix:')}"):
         open_counter(spec, "all", none_in_flight)
 
 
-@pytest.mark.parametrize("spec", ["", "nvml:0", "replay", "replay:", "simulated:", "NVML", "rapl"])
+def test_authorities_that_cannot_be_read_are_refused() -> None:
+    """By the flag that named them."""
+    for spec in ("dcgm:https://127.0.0.1:1", "meter:tls://127.0.0.1:1"):
+        with pytest.raises(ValueError, match="--energy-tls-ca: cannot read /nowhere"):
+            open_counter(spec, "all", none_in_flight, Access(tls_ca="/nowhere"))
+
+
+@pytest.mark.parametrize("spec", ["", "nvml:0", "replay", "replay:", "simulated:", "NVML", "rapl:0", "dcgm", "meter:"])
 def test_an_unknown_source_says_what_was_expected(spec: str) -> None:
     """What was got, and every form there is."""
-    with pytest.raises(ValueError, match="expected auto, nvml, zeus, dcgm:URL, replay:FILE or simulated") as caught:
+    with pytest.raises(ValueError, match="expected auto, nvml, zeus, rapl, meter:HOST:PORT, dcgm:URL") as caught:
         open_counter(spec, "all", none_in_flight)
     assert repr(spec) in str(caught.value)
 

@@ -11,12 +11,19 @@ from pathlib import Path
 import pytest
 
 from perjoule.adapters.nvml import NvmlCounter
+from perjoule.adapters.rapl import RaplCounter
+from perjoule.adapters.remote.exporter import DcgmCounter, TritonCounter
+from perjoule.adapters.remote.trtllm import TrtllmCounter
+from perjoule.adapters.remote.zeusd import ZeusdCounter
 from perjoule.adapters.replay import ReplayCounter
 from perjoule.adapters.simulated import EngineCounter, SimulatedCounter
 from perjoule.adapters.zeus import ZeusCounter
 from perjoule.sidecar.ports import EnergyCounter
 from tests.fakes.counter import check_contract
+from tests.fakes.exporters import dcgm, ticking, triton, trtllm, zeusd
 from tests.fakes.nvml import FakeBoard, FakeNvml
+from tests.fakes.pages import pages
+from tests.fakes.powercap import Powercap
 from tests.fakes.zeus import FakeCpu, FakeGpu, FakeSoc, FakeZeus
 
 
@@ -75,3 +82,33 @@ def test_every_counter_keeps_the_contract(kind: str, engine: str, recording: Pat
     finally:
         counter.close()
     assert kind == "zeus-soc" or rows[-1][0].energy_uj > rows[0][0].energy_uj
+
+
+ELSEWHERE: dict[str, tuple[dict[str, Callable[[], bytes]], Callable[[str], EnergyCounter]]] = {
+    "dcgm": ({"/metrics": dcgm(ticking())}, DcgmCounter),
+    "triton": ({"/metrics": triton(ticking())}, TritonCounter),
+    "zeusd": (zeusd(ticking()), ZeusdCounter),
+    "zeusd-cpu": (zeusd(ticking(), boards=0, packages=1), ZeusdCounter),
+    "trtllm": (trtllm(ticking()), TrtllmCounter),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_every_counter_elsewhere_keeps_the_contract(kind: str) -> None:
+    """The same; but an exporter's page is not asked at every read, and what was read before then stands as it was."""
+    shown, make = ELSEWHERE[kind]
+    with pages(shown) as there:
+        counter = make(there.url)
+        rows = check_contract(counter, held=kind in ("dcgm", "triton"))
+        counter.close()
+    assert rows[-1][0].energy_uj > rows[0][0].energy_uj
+
+
+def test_rapl_keeps_the_contract(tmp_path: Path) -> None:
+    """On a powercap tree as Linux makes it."""
+    host = Powercap(tmp_path)
+    counter = RaplCounter(folder=tmp_path)
+    host.put("package-0", 9_000)
+    rows = check_contract(counter, reads=3)
+    assert [reading.energy_uj for reading in rows[0]] == [9_000, 1_000]
+    counter.close()

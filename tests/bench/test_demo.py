@@ -1,5 +1,6 @@
 """`perjoule demo` itself: the real command, the real sidecar, and what happens when something does not start."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -42,6 +43,43 @@ def test_bad_flags_are_refused(capsys):
         run(["--requests", "0"])
     assert ended.value.code == 2
     assert "got 0, expected at least 1" in capsys.readouterr().err
+
+
+def test_it_is_held_or_reported(capsys):
+    """What has no end has no report."""
+    with pytest.raises(SystemExit) as ended:
+        run(["--hold", "--json"])
+    assert ended.value.code == 2
+    assert "--hold: got --json too" in capsys.readouterr().err
+
+
+async def test_held_it_shows_the_live_page_and_goes_on_until_ctrl_c(tmp_path):
+    """The address is printed and given to the browser; there the tenants are, with simulated joules; Ctrl-C ends all of it."""
+    browser, given = tmp_path / "browser", tmp_path / "given"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {given}.part && mv {given}.part {given}\n')
+    browser.chmod(0o755)
+    command = [*DEMO, "--hold", "--open"]
+    demo = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                                                env={**os.environ, "BROWSER": f"{browser} %s"})
+    try:
+        async with asyncio.timeout(60):
+            url = (await demo.stdout.readline()).decode().split()[-1]
+            while not given.exists():
+                await asyncio.sleep(0.05)
+            assert given.read_text().strip() == url
+            seen = set()
+            async with aiohttp.ClientSession() as http:
+                async with http.get(url) as page:
+                    assert "<title>perjoule live</title>" in await page.text()
+                while not {"support", "search", "writers", "nightly-batch"} <= seen:
+                    seen |= {one["tenant"] for one in (await get(http, url + "energy/in-flight"))["requests"]}
+                assert (await get(http, url + "energy/setting"))["energy_status"] == "simulated"
+    finally:
+        os.killpg(demo.pid, signal.SIGINT)
+        _, said = await demo.communicate()
+    assert (demo.returncode, said.decode()) == (INTERRUPTED, "perjoule demo: interrupted\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(demo.pid, 0)
 
 
 def read_until(file, marks):

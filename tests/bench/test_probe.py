@@ -105,7 +105,7 @@ def test_no_source_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.json.gz" in told["tried"]["replay:nowhere.json.gz"]
 
 
-@pytest.mark.parametrize("argv", ["--energy rapl", "--energy dcgm:x", "--seconds 0", "--seconds nan"])
+@pytest.mark.parametrize("argv", ["--energy rapl:0", "--energy dcgm", "--seconds 0", "--seconds nan"])
 def test_a_wrong_flag_exits_2(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What was got and what was expected, on standard error."""
     with pytest.raises(SystemExit) as caught:

@@ -10,7 +10,7 @@ from itertools import islice
 import httptools
 import pytest
 
-from perjoule.adapters.sqlite import SqliteLedger
+from perjoule.adapters.ledger import store
 from perjoule.bench.child import child
 from perjoule.bench.relay_upstream import Wish
 from perjoule.bench.soak import part, run
@@ -143,7 +143,7 @@ def record(record_id, request_id, outcome=Outcome.COMPLETED, energy_uj=1000):
 
 def test_the_ledger_is_read_by_number(tmp_path):
     """Records are counted by the number at the end of their request id; what nobody asked for is a stranger."""
-    ledger = SqliteLedger(tmp_path / "l.sqlite3", 36_500, 100)
+    ledger = store.Ledger(tmp_path / "l.sqlite3", store.Retention(36_500))
     ledger.put([record("a", "soak-1-0"), record("b", "soak-1-2", Outcome.CANCELLED), record("c", "soak-1-2", Outcome.CANCELLED),
                 record("d", "soak-1-4", energy_uj=None), record("e", "soak-2-1"), record("f", "f" * 32), record("g", "soak-1-")])
     ledger.close()
@@ -223,7 +223,7 @@ FAULTS = {
     "the ledger has": lambda found, counted, ledger: found["at_end"]["sinks"]["ledger"].update(stored=4),
     "the collector has": lambda found, counted, ledger: found.update(spans_received=2),
     "no record was dropped": lambda found, counted, ledger: found["at_end"].update(metering_failures=1),
-    "nothing is in flight": lambda found, counted, ledger: found["at_end"].update(open_files=22),
+    "nothing is in flight": lambda found, counted, ledger: found["at_end"].update(open_files=24),
     "there are no more threads": lambda found, counted, ledger: found["at_end"].update(threads=10),
     "memory does not grow": leak,
     "the log complains": lambda found, counted, ledger: found.update(complaints=["Traceback"]),

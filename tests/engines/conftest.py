@@ -9,6 +9,7 @@ import pytest
 from tests.engines.serving import Sidecar, start
 from tests.engines.vllm_cpu import API_KEY, Vllm, end_group, running_vllm, tail
 from tests.engines.wire import Tap
+from tests.fakes.collector import Collector, http_collector
 
 
 @pytest.hookimpl(wrapper=True)
@@ -23,12 +24,19 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
 
 
 @pytest.fixture(scope="session")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
+def collector() -> Iterator[Collector]:
+    """What gets the engine's own spans."""
+    with http_collector() as there:
+        yield there
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Vllm]:
     """One vLLM for all tests."""
     python = os.environ.get("PERJOULE_VLLM_PYTHON")
     if not python:
         pytest.skip("PERJOULE_VLLM_PYTHON does not name the Python of an environment with vLLM; tests/run makes one")
-    with running_vllm(str(Path(python).absolute()), tmp_path_factory.mktemp("vllm")) as engine:
+    with running_vllm(str(Path(python).absolute()), tmp_path_factory.mktemp("vllm"), collector.url) as engine:
         yield engine
 
 

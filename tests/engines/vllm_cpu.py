@@ -24,6 +24,7 @@ FLAGS = [
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "100",
     "VLLM_SERVER_DEV_MODE": "1",  # the routes of developers, which an operator may have left on
     "TORCHDYNAMO_DISABLE": "1",  # else the first request with logprobs waits 25 s for a compiler
 }
@@ -58,15 +59,16 @@ def end_group(process: subprocess.Popen[bytes], patience_s: float = 15) -> int |
 
 
 @contextmanager
-def running_vllm(python: str, folder: Path) -> Iterator[Vllm]:
-    """A vLLM from the environment of `python`, which writes into `folder`. Raises RuntimeError with its log."""
+def running_vllm(python: str, folder: Path, spans: str) -> Iterator[Vllm]:
+    """A vLLM from the environment of `python`, which writes into `folder` and sends its spans to the OTLP/HTTP receiver at `spans`.
+    Raises RuntimeError with its log."""
     model = folder / "model"
     subprocess.run([python, Path(__file__).with_name("tiny_model.py"), model], check=True, timeout=START_S)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     # as a module: the `vllm` command of this build fails on its own version lookup
     command = [python, "-m", "vllm.entrypoints.openai.api_server", f"--model={model}", f"--served-model-name={MODEL}",
-               "--host=127.0.0.1", f"--port={port}", f"--api-key={API_KEY}", *FLAGS]
+               "--host=127.0.0.1", f"--port={port}", f"--api-key={API_KEY}", f"--otlp-traces-endpoint={spans}/v1/traces", *FLAGS]
     vllm = Vllm(f"http://127.0.0.1:{port}", folder / "vllm.log")
     with vllm.log.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,

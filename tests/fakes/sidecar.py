@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from perjoule.adapters.prometheus import render
 from perjoule.sidecar.http.addresses import Unix, read_origin
 from perjoule.sidecar.ports import Device, Engine, Reading
 from perjoule.sidecar.process.learned import Calibrations
@@ -34,15 +35,6 @@ class SteadyCounter:
         return (Reading(t_ns, t_ns, round(t_ns // self.period_ns * self.period_ns * self._uj_per_ns), round(self._uj_per_ns * 1e6)),)
 
     def close(self) -> None: ...
-
-
-class NoMetrics:
-    """A scraper's view that counts nothing."""
-
-    def observe(self, record: EnergyRecord) -> None: ...
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        return b"", "text/plain"
 
 
 @dataclass
@@ -118,7 +110,7 @@ async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", c
 
     service = Service(config, counter=(counter or SteadyCounter()) if energy else None, sinks=[sink, *filter(None, [ledger])],
                       ledger=ledger, calibrations=calibrations, recognise=recognise, ask=ask or Questions(unknown, unknown),
-                      metrics=lambda _: NoMetrics(), tracing=settings.get("otlp", "") != "", credentials=credentials)
+                      render=render, tracing=settings.get("otlp", "") != "", credentials=credentials)
     task = asyncio.ensure_future(service.run(ready.set_result))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from perjoule.adapters.sqlite import SqliteLedger
+from perjoule.adapters.ledger.store import Ledger
 from perjoule.sidecar.access.doors import Doors
 from perjoule.sidecar.access.keys import entry_for, read_keys
 from perjoule.sidecar.settings.credentials import Credentials
@@ -171,7 +171,7 @@ async def test_a_budget_outlives_a_restart(tmp_path):
     """What the ledger says was used in the present interval is used."""
     async with scripted([ANSWER]) as engine:
         for expected in ([200, 200], [200, 429]):
-            ledger = SqliteLedger(tmp_path / "ledger.sqlite3", 30, 100)
+            ledger = Ledger(tmp_path / "ledger.sqlite3")
             async with sidecar(engine.url, credentials=THREE_REQUESTS, ledger=ledger) as front:
                 assert [status(await front.send(chat("pj-poor"))) for _ in expected] == expected
                 await front.records(expected.count(200))

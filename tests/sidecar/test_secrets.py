@@ -129,8 +129,14 @@ async def serving(folder, upstream, collector):
 
 async def everything_said(folder):
     """Drive all of it once, and collect every byte that comes out beside the answers themselves."""
+    with http_collector() as collector:
+        return await everything_told(folder, collector)
+
+
+async def everything_told(folder, collector):
+    """The same, with spans and metrics sent to this collector."""
     said = {}
-    async with http_collector() as collector, engine_of(SCRIPTS) as (engine, requests), \
+    async with engine_of(SCRIPTS) as (engine, requests), \
             serving(folder, f"http://127.0.0.1:{engine}", collector) as (port, admin, process, line):
         said["standard output"] = line
         said["arguments"] = Path(f"/proc/{process.pid}/cmdline").read_bytes()

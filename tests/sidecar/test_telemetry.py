@@ -39,18 +39,22 @@ def test_records_md_names_the_schema_version():
 
 
 def test_metrics_md_has_every_metric_with_its_kind_and_labels_and_no_other():
-    """docs/metrics.md has one row a metric, and the row tells kind and labels."""
+    """docs/metrics.md has one row a metric, which tells kind, labels and the name over OTLP, and one for each label."""
     found = rows("metrics.md")
+    labels_told = {name: found.pop(name) for name in telemetry.LABELS}
     assert set(found) == {metric.name for metric in telemetry.METRICS}
     for metric in telemetry.METRICS:
-        kind, labels, _ = (cell.strip() for cell in found[metric.name].rstrip(" |").split("|"))
+        kind, labels, over, _ = (cell.strip() for cell in found[metric.name].rstrip(" |").split("|"))
         assert kind.split(",")[0] == metric.kind
         assert tuple(re.findall(r"`(\w+)`", labels)) == metric.labels
+        assert over in (f"`{metric.otlp_name}`", "the resource")
+    assert all(f"`{attribute}`" in labels_told[label] for label, attribute in telemetry.LABELS.items())
 
 
 def test_telemetry_md_has_every_attribute_and_header_and_no_other():
     """docs/telemetry.md has one row an attribute and a header, and names the event."""
-    assert set(rows("telemetry.md")) == set(Attribute) | set(Header)
+    named = {name for name in rows("telemetry.md") if not name.startswith(("--", "OTEL_", "…"))}
+    assert named == set(Attribute) | set(Header)
     assert f"`{telemetry.FIRST_TOKEN_EVENT}`" in (DOCS / "telemetry.md").read_text()
 
 
@@ -62,14 +66,27 @@ def test_telemetry_md_speaks_of_fields_that_the_record_has():
 
 
 def test_metric_names_follow_prometheus():
-    """Counters end in _total; a unit is in the name; names and labels are legal and none is there twice."""
+    """Counters end in _total; a unit is in the name; names and labels are legal and none is there twice, in either way of sending."""
     names = [metric.name for metric in telemetry.METRICS]
-    assert len(set(names)) == len(names)
+    assert len(set(names)) == len({metric.otlp_name for metric in telemetry.METRICS}) == len(names)
     for metric in telemetry.METRICS:
-        assert re.fullmatch(r"perjoule(_[a-z]+)+", metric.name)
+        assert re.fullmatch(r"(perjoule(_[a-z]+)+|target_info)", metric.name)
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
-        assert metric.name.endswith("_seconds") == (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
+        assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
         assert list(metric.buckets) == sorted(set(metric.buckets))
+        assert metric.name.endswith("_info") or set(metric.labels) <= set(telemetry.LABELS)
+
+
+def test_a_metric_of_ours_comes_back_from_a_collector_under_its_own_name():
+    """OpenTelemetry's way of making Prometheus names of OTLP's: dots to underscores, the unit's word and `_total` where they lack."""
+    words = {"J": "joules", "s": "seconds", "W": "watts"}
+    for metric in telemetry.METRICS:
+        if metric.conventional:
+            continue
+        name = metric.otlp_name.replace(".", "_")
+        if (word := words.get(metric.unit)) and word not in name.split("_"):
+            name += f"_{word}"
+        assert name + ("_total" if metric.kind is Kind.COUNTER else "") == metric.name
 
 
 def test_an_attribute_says_its_unit_or_has_none():

@@ -7,7 +7,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from perjoule.adapters.sqlite import SqliteLedger
+from perjoule.adapters.ledger.store import Ledger
 from perjoule.sidecar.admin.port import admin_app
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
 
@@ -15,14 +15,27 @@ NOW = 1_790_000_000_000_000_000
 S = 1_000_000_000
 
 
+class Told:
+    """What the live page is told: nothing."""
+
+    def news(self):
+        return {}
+
+    async def past(self):
+        return {}
+
+    state = past
+
+
 class View:
     """A service of which the test sets every answer."""
 
     def __init__(self, ledger=None):
         self.ledger = ledger
+        self.live = Told()
         self.is_ready, self.account = True, {"measured_uj": 6, "requests_uj": 3, "idle_uj": 2, "unattributed_uj": 1}
 
-    def render_metrics(self, accept):
+    async def render_metrics(self, accept):
         return f"# you accept {accept}\n".encode(), "text/plain; version=0.0.4; charset=utf-8"
 
     def ready(self):
@@ -51,7 +64,7 @@ def record(number, model="llama", arrival=NOW, energy_uj=5):
 
 @pytest.fixture
 def view(tmp_path):
-    ledger = SqliteLedger(tmp_path / "ledger.db", 30, 100, now_unix_ns=lambda: NOW)
+    ledger = Ledger(tmp_path / "ledger.db", now_unix_ns=lambda: NOW)
     ledger.put([record(1), record(2, "b", NOW + 60 * S), record(3, arrival=NOW + 61 * S, energy_uj=None)])
     yield View(ledger)
     ledger.close()
@@ -193,7 +206,7 @@ async def test_a_ledger_that_cannot_be_read_is_a_503_with_the_reason(client, tmp
     status, body = await answer(client, path)
     assert (status, body["error"]["type"], body["error"]["code"]) == (503, "server_error", "ledger_unavailable")
     assert reason in body["error"]["message"]
-    [entry] = [entry for entry in caplog.records if entry.name == "perjoule.sidecar.admin.port"]
+    [entry] = [entry for entry in caplog.records if entry.name == "perjoule.sidecar.admin.answers"]
     assert (entry.levelname, entry.exc_info) == ("WARNING", None)
 
 
@@ -217,7 +230,8 @@ async def test_a_slow_ledger_does_not_hold_up_the_rest():
     assert was_answered == [True]
 
 
-PATHS = ["/metrics", "/energy", "/energy/r1", "/energy/balance", "/energy/in-flight", "/energy/setting", "/energy/boards", "/nothing"]
+PATHS = ["/metrics", "/energy", "/energy/r1", "/energy/balance", "/energy/in-flight", "/energy/setting", "/energy/boards",
+         "/energy/live", "/nothing"]
 
 
 @pytest.mark.parametrize("shown", [{}, {"Authorization": "Bearer"}, {"Authorization": "Bearer toke"}, {"Authorization": "Bearer token2"},

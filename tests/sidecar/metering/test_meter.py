@@ -176,6 +176,45 @@ def test_after_a_gap_the_energy_is_nobody_s():
     assert bench.meter.balance.conserved
 
 
+def test_after_a_gap_the_energy_of_who_was_settled_without_it_is_not_idle():
+    """Whoever ran while the counter was silent has been settled as unavailable; that something ran is known all the same. What was drawn
+    in a second silence, in which nobody ran, is idle."""
+    bench = Bench().run_to(1000)
+    bench.silent = True
+    bench.begin("r")
+    bench.stream(["r"], 1500)
+    bench.end("r")
+    bench.run_to(4000)
+    assert bench.charge("r").status is Status.UNAVAILABLE
+    bench.silent = False
+    bench.run_to(5000)
+    assert bench.meter.balance.unattributed_uj == pytest.approx(400 * 3 * 1e6, rel=0.1)
+    idle_uj = bench.meter.balance.idle_uj
+    bench.silent = True
+    bench.run_to(7000)
+    bench.silent = False
+    bench.run_to(8000)
+    assert bench.meter.balance.idle_uj - idle_uj == pytest.approx(400 * 3 * 1e6, rel=0.1)
+    assert bench.meter.balance.conserved
+
+
+def test_a_counter_that_is_slow_is_not_silent():
+    """With a new value every 30 s, as DCGM's exporter has by itself, a record waits for the value that its end is in, and is measured."""
+    meter, settled = Meter([Device("GPU", "a board")], source="dcgm", status=Status.MEASURED, period_ns=30 * S), []
+    for second in range(200):
+        t_ns, uj = second * S, second // 30 * 30 * 400 * 10**6
+        if second == 100:
+            meter.begin("r", t_ns, input_tokens=10)
+        if second == 110:
+            settled += meter.end("r", t_ns, RequestFacts("r", "r", 0, 0, Outcome.COMPLETED, "chat.completions", "vllm", False, 200))
+        settled += meter.sample([Reading(t_ns, t_ns, uj)])
+        assert bool(settled) == (second >= 120)
+    (record,) = settled
+    assert record.charge.status is Status.MEASURED
+    assert record.charge.energy_uj == pytest.approx(10 * 400 * 10**6, rel=0.2)
+    assert meter.balance.conserved
+
+
 def test_two_boards_are_one_group():
     """A request that runs on two boards is charged for both."""
     bench = Bench(2)

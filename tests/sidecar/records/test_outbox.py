@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perjoule.sidecar.ports import RefusedError, TryLaterError
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
 from perjoule.sidecar.records.outbox import BATCH, Outbox
 
@@ -43,6 +44,8 @@ class Shelf:
     def put(self, records: Sequence[EnergyRecord]) -> None:
         self.gate.wait()
         if self.errors and (error := self.errors.pop(0)) is not None:
+            if isinstance(error, RefusedError):  # it takes the others
+                self.batches.append([r.facts.record_id for r in records[:max(0, len(records) - error.count)]])
             raise error
         self.batches.append([r.facts.record_id for r in records])
 
@@ -212,12 +215,42 @@ def test_on_stored_tells_what_was_stored_and_may_fail():
     assert heard == shelf.ids == ["r0", "r1", "r2"]
 
 
+def test_a_sink_that_says_later_is_not_tried_with_single_records():
+    """It has said that no record is at fault: the same batch comes again, whole, after the time that it asked for."""
+    shelf = Shelf([TryLaterError("busy", 0.3), TryLaterError("busy")])
+    outbox, began = Outbox(shelf), time.monotonic()
+    for number in range(5):
+        outbox.put(record(number))
+    eventually(lambda: outbox.stored == 5)
+    assert time.monotonic() - began >= 0.3
+    assert shelf.ids == [f"r{number}" for number in range(5)]
+    outbox.close(20)
+
+
+def test_what_a_sink_refuses_is_dropped_at_once(caplog):
+    """Two of a batch are refused for good: they count as dropped, the others as stored, nothing comes again, and it is said."""
+    shelf = Shelf([RefusedError("too old", 2)])
+    shelf.gate.clear()
+    outbox = Outbox(shelf)
+    for number in range(5):
+        outbox.put(record(number))
+    shelf.gate.set()
+    eventually(lambda: outbox.pending == 0)
+    outbox.close(20)
+    assert outbox.stored + outbox.dropped == 5
+    assert outbox.dropped == 2 == 5 - len(shelf.ids)
+    assert "records are refused and dropped: RefusedError('too old')" in caplog.text
+
+
+FAILURES = {"fine": None, "broken": OSError("no"), "busy": TryLaterError("busy"), "refuses": RefusedError("no", 3)}
+
+
 @settings(max_examples=15, deadline=None)
-@given(failures=st.lists(st.booleans(), max_size=1), amounts=st.lists(st.integers(0, 700), min_size=1, max_size=4),
+@given(failures=st.lists(st.sampled_from(sorted(FAILURES)), max_size=1), amounts=st.lists(st.integers(0, 700), min_size=1, max_size=4),
        capacity=st.integers(1, 1_500))
 def test_every_record_is_stored_or_dropped(failures, amounts, capacity):
     """Law: whatever fails, put = stored + dropped after close, and what is stored is in order and there once."""
-    shelf = Shelf([OSError("no") if fails else None for fails in failures])
+    shelf = Shelf([FAILURES[name] for name in failures])
     outbox = Outbox(shelf, capacity=capacity)
     number = 0
     for amount in amounts:

@@ -32,7 +32,8 @@ def by_the_sdk(record):
         Attribute.CACHED_TOKENS: facts.cached_tokens, Attribute.OUTPUT_TOKENS: facts.output_tokens,
         Attribute.REASONING_TOKENS: facts.reasoning_tokens, Attribute.HTTP_METHOD: "POST", Attribute.HTTP_STATUS: facts.http_status,
         Attribute.ERROR_TYPE: facts.error_type or ("_OTHER" if facts.outcome is Outcome.ERRORED else None),
-        Attribute.RECORD_ID: facts.record_id, Attribute.REQUEST_ID: facts.request_id, Attribute.ENDPOINT: facts.endpoint,
+        Attribute.RECORD_ID: facts.record_id, Attribute.SEQUENCE: record.sequence, Attribute.REQUEST_ID: facts.request_id,
+        Attribute.GENAI_REQUEST_ID: facts.response_id or facts.request_id, Attribute.ENDPOINT: facts.endpoint,
         Attribute.OUTCOME: str(facts.outcome), Attribute.TENANT: facts.tenant,
         Attribute.QUEUE_SECONDS: _or_none(seconds, facts.queue_ns), Attribute.INPUT_SOURCE: _or_none(str, facts.input_source),
         Attribute.OUTPUT_SOURCE: _or_none(str, facts.output_source), Attribute.ENERGY_STATUS: str(charge.status)}

@@ -26,6 +26,17 @@ def lent(credentials):
     return credentials.doors.enter("GET", "/v1/models", ()).add
 
 
+@pytest.mark.parametrize("name", ["events", "grid"])
+def test_tokens_of_what_we_ask_come_from_a_file_or_from_the_environment(tmp_path, name):
+    """The sink of events has one, the source of carbon intensities another; neither shows where settings or secrets are printed."""
+    file, variable = {f"{name}_token_file": written(tmp_path, "t0ken\n")}, {f"PERJOULE_{name.upper()}_TOKEN": "from-env"}
+    found = [load(config(**file), variable), load(config(), variable), load(config(), {})]
+    assert [getattr(each, f"{name}_token") for each in found] == ["t0ken", "from-env", None]
+    assert "t0ken" not in repr(found)
+    with pytest.raises(ConfigError, match=f"--{name}-token-file: .*expected a secret"):
+        load(config(**{f"{name}_token_file": written(tmp_path, "two words")}), {})
+
+
 def test_without_any_there_are_none():
     """Everybody comes in, nothing is added, and the operator's port is open to this host."""
     found = load(config(), {})

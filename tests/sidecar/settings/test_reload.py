@@ -4,6 +4,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.settings.reload import AT_RESTART, changes
 
@@ -22,6 +24,15 @@ def test_what_was_opened_at_the_start_stays_and_is_said():
     changed = changes(OLD, Config(upstream="http://127.0.0.1:8001", drain_s=5.0))
     assert (changed.config.upstream, changed.config.drain_s) == (OLD.upstream, 5.0)
     assert changed.at_restart == ("upstream 'http://127.0.0.1:8000' -> 'http://127.0.0.1:8001'",)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:sesame@host/db", "postgresql://me:open/s@same@host/db?sslmode=require",
+                                 "postgresql:///db?host=/run&password=sesame"])
+def test_the_password_of_a_url_is_not_said(url):
+    """The log tells that the ledger would be another one, and not how to get into it."""
+    (said,) = changes(OLD, Config(upstream=OLD.upstream, ledger=url)).at_restart
+    assert said.startswith("ledger 'auto' -> 'postgresql://")
+    assert "same" not in said
 
 
 def test_every_setting_that_waits_is_one():

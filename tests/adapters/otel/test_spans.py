@@ -10,7 +10,9 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
-from perjoule.adapters.otel import ExportError, OtelSpans
+from perjoule.adapters.otel.environment import TRACES, endpoint
+from perjoule.adapters.otel.spans import OtelSpans, open_spans
+from perjoule.sidecar.ports import TryLaterError
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.records.outbox import Outbox
 from tests.fakes.collector import attributes_of, grpc_collector, http_collector
@@ -36,7 +38,7 @@ def record(facts=(), charge=()):
 
 
 def send(url, *records):
-    sink = OtelSpans(url)
+    sink = open_spans(url)
     try:
         sink.put(records)
     finally:
@@ -45,7 +47,7 @@ def send(url, *records):
 
 async def sent(*records):
     """The spans that a collector gets for these records, and the collector."""
-    async with http_collector() as collector:
+    with http_collector() as collector:
         await asyncio.to_thread(send, collector.url, *records)
         return collector.spans, collector
 
@@ -67,10 +69,11 @@ async def test_a_span_tells_everything_the_record_knows():
     assert attributes_of(span) == {
         "gen_ai.operation.name": "chat", "gen_ai.provider.name": "vllm", "gen_ai.request.model": "llama",
         "gen_ai.request.stream": True, "gen_ai.response.model": "llama-8b", "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.request.id": "chatcmpl-1",
         "gen_ai.response.finish_reasons": ["stop"], "gen_ai.response.time_to_first_chunk": 0.25,
         "gen_ai.usage.input_tokens": 100, "gen_ai.usage.cache_read.input_tokens": 40, "gen_ai.usage.output_tokens": 50,
         "gen_ai.usage.reasoning.output_tokens": 5, "http.request.method": "POST", "http.response.status_code": 200,
-        "perjoule.record.id": "r1", "perjoule.request.id": "q1", "perjoule.endpoint": "chat.completions",
+        "perjoule.record.id": "r1", "perjoule.record.sequence": 0, "perjoule.request.id": "q1", "perjoule.endpoint": "chat.completions",
         "perjoule.outcome": "completed", "perjoule.tenant": "a1b2", "perjoule.queue.seconds": 0.001,
         "perjoule.usage.input_source": "usage", "perjoule.usage.output_source": "usage",
         "perjoule.energy.status": "measured", "perjoule.energy.method": "token-share", "perjoule.energy.source": "nvml",
@@ -157,22 +160,46 @@ async def test_a_sampler_that_wants_none_gets_none(monkeypatch):
 @pytest.mark.parametrize(("path", "expected"), [("", "/v1/traces"), ("/", "/v1/traces"), ("/otlp/x", "/otlp/x")])
 async def test_the_path_is_the_usual_one_unless_given(path, expected):
     """A bare http endpoint means /v1/traces; a path is taken as it is."""
-    async with http_collector() as collector:
+    with http_collector() as collector:
         await asyncio.to_thread(send, collector.url + path, record())
         assert collector.paths == [expected]
 
 
-async def test_a_refusing_collector_is_an_error_and_the_next_try_works():
-    """HTTP 400 raises ExportError, so that the outbox keeps the batch; the same sink sends it once it is taken."""
-    async with http_collector() as collector:
-        sink = OtelSpans(collector.url)
-        collector.status = 400
-        with pytest.raises(ExportError, match=r"127\.0\.0\.1:\d+ did not take 1 spans"):
-            await asyncio.to_thread(sink.put, [record()])
-        collector.status = 200
-        await asyncio.to_thread(sink.put, [record()])
-        assert [span.span_id.hex() for span in collector.spans] == [SPAN]
+async def test_a_batch_is_sent_in_messages_that_a_collector_takes():
+    """No message is much larger than the bound, nothing is lost or comes twice, in order; a span above the bound goes alone."""
+    records = [record({"record_id": f"r{number}", "response_id": "x" * (9000 if number == 4 else 0)}) for number in range(10)]
+    with http_collector() as collector:
+        sink = OtelSpans(endpoint(TRACES, collector.url), 4000)
+        await asyncio.to_thread(sink.put, records)
         sink.close()
+        assert [attributes_of(span)["perjoule.record.id"] for span in collector.spans] == [f"r{number}" for number in range(10)]
+        sizes = [request.ByteSize() for request in collector.requests]
+        assert len(sizes) > 3
+        assert sorted(sizes)[-2] < 6000 < sorted(sizes)[-1]
+
+
+async def test_what_was_taken_before_a_failure_is_not_sent_again():
+    """Of three messages the second fails; the batch comes again, and each span is at the collector once."""
+    records = [record({"record_id": f"r{number}"}) for number in range(3)]
+    with http_collector() as collector:
+        sink = OtelSpans(endpoint(TRACES, collector.url), 1)
+        collector.answers = [200, 503]
+        with pytest.raises(TryLaterError):
+            await asyncio.to_thread(sink.put, records)
+        await asyncio.to_thread(sink.put, records)
+        sink.close()
+        assert sorted(attributes_of(span)["perjoule.record.id"] for span in collector.spans) == ["r0", "r1", "r2"]
+
+
+async def test_the_resource_is_this_run_and_spans_know_their_place_in_it(monkeypatch):
+    """service.instance.id is the run's, as the records have it, unless the operator names one; the span has the record's number."""
+    mine = EnergyRecord(RequestFacts(**FACTS), Charge(**CHARGE), instance_id="run-1", sequence=41)
+    [span], collector = await sent(mine)
+    assert collector.resource["service.instance.id"] == "run-1"
+    assert attributes_of(span)["perjoule.record.sequence"] == 41
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.instance.id=front-7")
+    _, collector = await sent(mine)
+    assert collector.resource["service.instance.id"] == "front-7"
 
 
 def test_a_dead_collector_is_told_in_the_log(monkeypatch, caplog):
@@ -180,15 +207,15 @@ def test_a_dead_collector_is_told_in_the_log(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
-    outbox = Outbox(OtelSpans(f"http://127.0.0.1:{port}"))
+    outbox = Outbox(open_spans(f"http://127.0.0.1:{port}"))
     outbox.put(record())
     deadline = time.monotonic() + 20
     while outbox.failing is None and time.monotonic() < deadline:
         time.sleep(0.01)
     outbox.close(0)
     said = [entry.getMessage() for entry in caplog.records if entry.name == "perjoule.sidecar.records.outbox"]
-    assert said[0].startswith("otlp: cannot store records, trying again: ExportError(")
-    assert said[-1].startswith("otlp: 1 records are lost, not stored within 0 s of closing: ExportError: ")
+    assert said[0].startswith("otlp: cannot store records, trying again: TryLaterError(")
+    assert said[-1].startswith("otlp: 1 records are lost, not stored within 0 s of closing: TryLaterError: ")
     assert len(said) == 2
 
 
@@ -203,24 +230,24 @@ def test_spans_go_over_grpc_too(monkeypatch):
         assert collector.resource["service.name"] == "perjoule"
 
 
-@pytest.mark.parametrize("endpoint", ["localhost:4318", "ftp://localhost", "http://", ""])
+@pytest.mark.parametrize("endpoint", ["localhost:4318", "ftp://localhost", "http://", "http://h:x", "grpc://"])
 def test_another_kind_of_endpoint_is_refused(endpoint):
     """The error says what was got and which forms are expected."""
-    with pytest.raises(ValueError, match="expected http://HOST:4318"):
-        OtelSpans(endpoint)
+    with pytest.raises(ValueError, match=r"expected http\(s\)://HOST:4318 or grpc"):
+        open_spans(endpoint)
 
 
 def test_without_the_grpc_package_the_error_says_what_to_install():
     """Where OTLP/gRPC cannot be imported, the ImportError names the extra."""
     code = ("import sys; sys.modules['grpc'] = None\n"
-            "from perjoule.adapters.otel import OtelSpans\n"
-            "OtelSpans('grpc://127.0.0.1:4317')")
+            "from perjoule.adapters.otel.spans import open_spans\n"
+            "open_spans('grpc://127.0.0.1:4317')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'perjoule[grpc]'" in done.stderr.splitlines()[-1]
 
 
 def test_importing_the_adapter_imports_no_opentelemetry():
     """Who sends no spans does not pay for the SDK."""
-    code = ("import sys, perjoule.adapters.otel\n"
+    code = ("import sys, perjoule.adapters.otel.spans, perjoule.adapters.otel.metrics\n"
             "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
