@@ -11,10 +11,10 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from perjoule.adapters.prometheus import MODELS
 from perjoule.sidecar.dialects.endpoints import PATHS
 from perjoule.sidecar.http.upstream import IDLE_LIMIT_S
 from perjoule.sidecar.record import Outcome
+from perjoule.sidecar.records.tally import MODELS
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import CUT, answer, chunked, scripted, sse, stream_head
 from tests.hostile.wire import ASKED, CHAT, COUNTED, INFER, LAST, STREAM, TWO, WITH_USAGE, frame, rss_kb, serving, until
