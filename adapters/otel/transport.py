@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from perjoule import __version__
 from perjoule.adapters.otel.environment import Endpoint, Signal
@@ -47,44 +48,52 @@ def collector(signal: Signal, endpoint: Endpoint) -> Collector:
 
 
 class _HttpCollector:
-    """OTLP/HTTP with protobuf bodies."""
+    """OTLP/HTTP with protobuf bodies, by way of the proxy that the environment names."""
 
     def __init__(self, signal: Signal, url: str) -> None:
-        import requests
+        import urllib3
 
-        self._url, self._where, self._timeout_s = url, _public(url), signal.timeout_s
-        self._session = requests.Session()
-        self._session.headers.update({"Content-Type": "application/x-protobuf", "User-Agent": USER_AGENT, **signal.headers})
-        self._session.verify = signal.variable("CERTIFICATE") or True
-        certificate, key = signal.variable("CLIENT_CERTIFICATE"), signal.variable("CLIENT_KEY")
-        self._session.cert = (certificate, key) if certificate and key else certificate or None
+        self._where, self._timeout_s = _public(url), signal.timeout_s
+        parts = urlsplit(url)
+        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self._headers = {"Content-Type": "application/x-protobuf", "User-Agent": USER_AGENT}
+        if parts.username is not None:
+            basic = urllib3.make_headers(basic_auth=f"{unquote(parts.username)}:{unquote(parts.password or '')}")
+            self._headers["Authorization"] = basic["authorization"]
+        self._headers |= signal.headers
+        files: dict[str, Any] = {name: signal.variable(variable) or None for name, variable in (
+            ("ca_certs", "CERTIFICATE"), ("cert_file", "CLIENT_CERTIFICATE"), ("key_file", "CLIENT_KEY"))}
+        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        self._pool: Any = urllib3.ProxyManager(proxy, **files) if proxy else urllib3.PoolManager(**files)
         compression = signal.variable("COMPRESSION").lower()
         self._compress = COMPRESS.get(compression)
         if self._compress is not None:
-            self._session.headers["Content-Encoding"] = compression
+            self._headers["Content-Encoding"] = compression
         elif compression not in ("", "none"):
             logger.warning("OTEL_EXPORTER_OTLP_COMPRESSION: got %r, expected gzip, deflate or none; nothing is compressed", compression)
 
     def send(self, message: bytes, count: int) -> None:
-        from requests import RequestException
+        from urllib3.exceptions import HTTPError
 
         data = self._compress(message) if self._compress is not None else message
         try:
-            with self._session.post(self._url, data=data, timeout=self._timeout_s, allow_redirects=False, stream=True) as answer:
-                body = next(answer.iter_content(ANSWER_MOST_BYTES), b"")
-        except (RequestException, OSError) as error:
+            answer = self._pool.request("POST", self._url, body=data, headers=self._headers, timeout=self._timeout_s, retries=False,
+                                        redirect=False, preload_content=False)
+            body = answer.read(ANSWER_MOST_BYTES)
+            answer.release_conn()
+        except (HTTPError, OSError) as error:
             query = urlsplit(self._url).query
             told = str(error).replace(query, "…") if query else str(error)
             raise TryLaterError(f"{self._where}: {type(error).__name__}: {told}") from None
-        where = f"{self._where}: HTTP {answer.status_code} {answer.reason}"
-        if answer.status_code in RETRYABLE_HTTP:
+        where = f"{self._where}: HTTP {answer.status} {answer.reason}"
+        if answer.status in RETRYABLE_HTTP:
             raise TryLaterError(where, _retry_after_s(answer.headers.get("Retry-After", "")))
-        if not 200 <= answer.status_code < 300:
+        if not 200 <= answer.status < 300:
             raise RefusedError(where, count)
         _read_answer(body, self._where)
 
     def close(self) -> None:
-        self._session.close()
+        self._pool.clear()
 
 
 class _GrpcCollector:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -78,7 +79,8 @@ def reckon(played: Played, queries: Queries) -> dict[str, Any]:
     instances = {played.run_at(kept.first_unix_ns): instance for instance, kept in ledger.runs.items()}
     rows = [_row(run, ledger.runs.get(instances.get(number, ""), Kept()), played.spans.get(instances.get(number, ""), Spans()))
             for number, run in enumerate(played.runs)]
-    lost, unexplained = missing(played.sent, set(ledger.by_request), [run.ended_s for run in played.runs if run.killed])
+    away = [(run.ended_s, after.began_s) for run, after in pairwise(played.runs)]
+    lost, unexplained = missing(played.sent, set(ledger.by_request), away)
     settled = [sent for sent in played.sent if sent.settled_joules is not None]
     kept = [sent for sent in settled if any(uj is not None and f"{joules(uj):.6f}" == f"{float(sent.settled_joules or 0):.6f}"
                                             for _, uj in ledger.by_request.get(sent.request_id, ()))]
@@ -130,8 +132,11 @@ def _row(run: Run, kept: Kept, spans: Spans) -> dict[str, Any]:
             "metrics": run.requests, "metrics_joules": run.joules, "waiting": run.waiting, "rss_bytes": run.rss_bytes}
 
 
-def missing(sent: Sequence[Sent], found: set[str], kills_s: Sequence[float]) -> tuple[int, int]:
-    """How many requests have no record because a kill came before they were settled, and how many for no reason."""
+def missing(sent: Sequence[Sent], found: set[str], away: Sequence[tuple[float, float]]) -> tuple[int, int]:
+    """How many requests have no record because a kill came before they were settled, and how many for no reason. `away` is from when to
+    when no sidecar was there: what was sent on an old connection then, and was cut, never reached one."""
     without = [each for each in sent if each.went != "refused" and each.request_id not in found]
-    overtaken = [each for each in without if any(each.began_s <= kill_s <= each.ended_s + UNSETTLED_S for kill_s in kills_s)]
+    overtaken = [each for each in without if any(
+        each.began_s <= (back_s if each.went == "cut" else killed_s) and killed_s <= each.ended_s + UNSETTLED_S
+        for killed_s, back_s in away)]
     return len(overtaken), len(without) - len(overtaken)

@@ -55,7 +55,7 @@ class Live:
                 "calibration": [{"pool": number, "id": calibration.id, "state": calibration.state,
                                  "window_error": calibration.window_error, "learned_s": seconds(calibration.learned_ns)}
                                 for number, calibration in enumerate(division.calibration for division in self._meter.divisions)],
-                "steady_j_per_token": self._steady_j_per_token(),
+                "steady_j_per_token": self._steady_j_per_token(), "records_most": self._archive.recent.capacity,
                 **recent}
 
     def _requests(self, now_ns: int) -> list[Json]:

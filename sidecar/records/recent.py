@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from perjoule.sidecar.record import EnergyRecord
 
-CAPACITY = 4096  # some 12 MB; older ones are asked of the ledger
+CAPACITY = 4096  # some 12 MB
+BEFORE_A_LEDGER = 1024  # which knows the older ones
 
 
 class Recent:
@@ -17,8 +18,8 @@ class Recent:
     `stored` has said that the ledger has it.
     """
 
-    def __init__(self, *, durable: bool, capacity: int = CAPACITY) -> None:
-        self._durable, self._capacity = durable, capacity
+    def __init__(self, *, durable: bool, capacity: int | None = None) -> None:
+        self._durable, self.capacity = durable, capacity or (BEFORE_A_LEDGER if durable else CAPACITY)
         self._records: OrderedDict[str, tuple[EnergyRecord, bool]] = OrderedDict()
         self._by_request: dict[str, str] = {}
         self._waiting: dict[str, asyncio.Future[EnergyRecord]] = {}
@@ -27,7 +28,7 @@ class Recent:
         """A record that the meter has settled."""
         self._records[record.facts.record_id] = (record, False)
         self._by_request[record.facts.request_id] = record.facts.record_id
-        while len(self._records) > self._capacity:
+        while len(self._records) > self.capacity:
             old_id, (old, _) = self._records.popitem(last=False)
             if self._by_request.get(old.facts.request_id) == old_id:
                 del self._by_request[old.facts.request_id]

@@ -23,7 +23,7 @@ function tiles(place) {
       tokens > 0 ? withUnit(sum(minute.map(requestsJ)) / tokens, "J") : NONE,
       `last minute${known(state?.steady_j_per_token) ? `; steady ${withUnit(state.steady_j_per_token, "J")}` : ""}`,
     );
-    flight.tell(count(news.in_flight), state ? `${plural(state.records, "request")} ended in 5 min` : "");
+    flight.tell(count(news.in_flight), !state ? "" : isWhole(state) ? `${plural(state.records, "request")} ended in 5 min` : "");
     speed.tell(breath.length ? num(sum(breath.map((slot) => slot[4])) / (breath.length * live.slotS)) : NONE, "last ten seconds");
     first.tell(state?.ttft ? withUnit(state.ttft[0], "ms") : NONE, state?.ttft ? `median; 99 % within ${withUnit(state.ttft[2], "ms")}` : "median of five minutes");
   };
@@ -97,10 +97,15 @@ function latency(place) {
     const { completed = 0, errored = 0, cancelled = 0 } = state.outcomes;
     say(
       about,
-      `Five minutes: ${count(completed)} completed, ${count(errored)} errored, ${count(cancelled)} cancelled. Times are of completed ones` +
+      `${isWhole(state) ? "Five minutes" : "The latest"}: ${count(completed)} completed, ${count(errored)} errored, ${count(cancelled)} cancelled. Times are of completed ones` +
         `${known(state.j_per_token) ? `; all together took ${withUnit(state.j_per_token, "J")} per output token` : ""}.`,
     );
   };
+}
+
+// Whether no request of the five minutes had to be forgotten.
+function isWhole(state) {
+  return state.records < state.records_most;
 }
 
 // Each line: how it is (good, bad or neither), and what there is to say.

@@ -25,8 +25,9 @@ def test_half_a_minute_of_it(capsys):
 def test_a_request_that_had_long_ended_is_not_overtaken():
     """A kill excuses what was in flight or had just ended, and nothing else."""
     sent = [Sent("kept", 1.0, 2.0, "completed"), Sent("in flight", 9.0, 11.0), Sent("just ended", 9.0, 9.5, "completed"),
-            Sent("long ended", 5.0, 8.0, "completed"), Sent("after it", 10.5, 11.0, "completed"), Sent("nobody there", 9.0, 9.0, "refused")]
-    assert missing(sent, {"kept"}, [10.0]) == (2, 2)
+            Sent("long ended", 5.0, 8.0, "completed"), Sent("after it", 10.5, 11.0, "completed"), Sent("nobody there", 9.0, 9.0, "refused"),
+            Sent("on an old connection", 10.1, 10.2, "cut"), Sent("cut for no reason", 12.5, 12.6, "cut")]
+    assert missing(sent, {"kept"}, [(10.0, 12.0)]) == (3, 3)
 
 
 @pytest.mark.parametrize(("killed", "sent", "cut", "lost"), [
