@@ -173,8 +173,12 @@ def open_grid(text: str, token: str | None) -> GridSource:
         number, _, kind = what.partition(":")
         if kind not in ("", *Kind):
             raise ValueError(f"--grid: got the kind {kind!r}, expected average or marginal")
-        Fixed(_number(number), Kind(kind or Kind.AVERAGE)).fetch(0, 1)  # whether it can be
-        return Fixed(_number(number), Kind(kind or Kind.AVERAGE))
+        try:
+            fixed = Fixed(_number(number), Kind(kind or Kind.AVERAGE))
+        except ValueError as error:
+            raise ValueError(f"--grid: {error} of g/kWh") from None
+        fixed.fetch(0, 1)  # whether it can be
+        return fixed
     if source == "file" and what:
         found = File(Path(what))
         found.fetch(0, 1)  # whether it can be read
