@@ -24,6 +24,7 @@ from perjoule.sidecar.telemetry import OUTBOX_DROPPED, OUTBOX_PENDING, REQUEST_J
 
 LOOK_EVERY_S = 0.5
 PEOPLE = 24
+REST_S = 60.0
 KILLS = (.08, .16, .23, .33, .70, .79, .88)  # parts of the whole time
 FLOOD = (.25, .40)  # every request with a key of its own
 HANGS, AWAY = (.45, .53), (.53, .65)  # the collector
@@ -109,10 +110,7 @@ class Ordeal:
                     continue
                 clients.stopped, run.killed = True, False
                 await asyncio.gather(*tasks)
-                while await _in_flight(session, sidecar["admin"]):
-                    await asyncio.sleep(LOOK_EVERY_S)
-                await asyncio.sleep(1.0)  # the last windows
-                await self._look(run, sidecar, session)
+                await self._rest(run, sidecar, session)
             run.ended_s = time.monotonic()
         assert clients is not None
         return clients.sent
@@ -136,6 +134,15 @@ class Ordeal:
         run.waiting = sum(int(s.value) for s in samples if s.name == OUTBOX_PENDING.name)
         run.dropped = sum(int(s.value) for s in samples if s.name == OUTBOX_DROPPED.name)
         run.rss_bytes = max(run.rss_bytes, memory(sidecar["pid"]).rss)
+
+    async def _rest(self, run: Run, sidecar: dict[str, Any], session: aiohttp.ClientSession) -> None:
+        """Until nothing is in flight, unsettled or waiting to be sent; or for as long as anybody would wait."""
+        until_s, unsettled = time.monotonic() + REST_S, 1
+        while (unsettled or run.waiting) and time.monotonic() < until_s:
+            await asyncio.sleep(LOOK_EVERY_S)
+            async with session.get(sidecar["admin"] + "/energy/balance") as answer:
+                unsettled = (await answer.json())["unsettled"]
+            await self._look(run, sidecar, session)
 
     async def _happen(self, collector: Collector, clients: Clients) -> None:
         """What befalls collector and clients, at its time."""
@@ -168,10 +175,3 @@ class Ordeal:
 async def _counter(session: aiohttp.ClientSession, url: str) -> int:
     async with session.get(url + "/simulated/counter") as answer:
         return int((await answer.json())["energy_uj"])
-
-
-async def _in_flight(session: aiohttp.ClientSession, admin: str) -> int:
-    async with session.get(admin + "/energy/in-flight") as answer:
-        return len((await answer.json())["requests"])
-
-
