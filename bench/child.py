@@ -50,7 +50,8 @@ async def child(module: str, *flags: str, python: Sequence[str] = (), log: Path 
     async with program(sys.executable, *python, "-m", module, *flags, stdout=PIPE, log=log) as (process, last_words):
         assert process.stdout is not None
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+            async with asyncio.timeout(START_S):  # before Python 3.12, wait_for forgets a Ctrl-C that comes together with the line
+                line = await process.stdout.readline()
         except TimeoutError:
             raise FailedError(f"{module} did not start within {START_S:g} s: {last_words()}") from None
         if not line:
