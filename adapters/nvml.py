@@ -11,6 +11,7 @@ from typing import Any
 
 import pynvml
 
+from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import Condition, CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS, UJ_PER_MJ
@@ -139,7 +140,7 @@ class NvmlCounter:
 
     def _named(self, gpus: str) -> list[Any]:
         handles = []
-        for uuid in dict.fromkeys(part.strip() for part in gpus.split(",")):  # one named twice must not count twice
+        for uuid in each_once(gpus):
             if uuid.startswith("MIG-"):
                 raise UnavailableError(f"nvml: {uuid} {MIG_REASON}")
             try:

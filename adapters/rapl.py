@@ -6,6 +6,7 @@ They are readable by root only since Linux 5.10 (CVE-2020-8694); a container nee
 import time
 from pathlib import Path
 
+from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS
@@ -77,7 +78,7 @@ class RaplCounter:
                   for label, (package,) in there.items()}
         has_memory = all(memory.values())
         self.boundary = "cpu-package+dram" if has_memory else "cpu-package"
-        named = there if gpus == "all" else dict.fromkeys(part.strip() for part in gpus.split(","))
+        named = there if gpus == "all" else each_once(gpus)
         for label in named:
             if label not in there:
                 raise UnavailableError(f"rapl: no package {label!r}; there is {', '.join(there) or 'none'}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS, UJ_PER_MJ
@@ -68,7 +69,7 @@ def _imported() -> Any:
 
 def _named(gpus: str, found: Sequence[Source]) -> list[Source]:
     there = {source.device.uuid: source for source in found}
-    named = dict.fromkeys(part.strip() for part in gpus.split(","))  # one named twice must not count twice
+    named = each_once(gpus)
     for uuid in named:
         if uuid not in there:
             raise UnavailableError(f"zeus: no device {uuid!r}; there is {', '.join(there)}")

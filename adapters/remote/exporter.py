@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from perjoule.adapters.remote import OPEN, Access
 from perjoule.adapters.remote.page import Page, whole_uj
+from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, UJ_PER_J, UJ_PER_MJ
@@ -47,7 +48,7 @@ class Exporter:
         self._latest: tuple[Reading, ...] = ()
         try:
             there = self._ask()[2]
-            named = list(there) if gpus == "all" else list(dict.fromkeys(part.strip() for part in gpus.split(",")))
+            named = tuple(there) if gpus == "all" else each_once(gpus)
             for uuid in named:
                 if uuid not in there:
                     raise UnavailableError(f"{self.name}: no board {uuid!r} on {url}; there is {', '.join(there) or 'none'}")

@@ -17,6 +17,7 @@ from perjoule.adapters.remote.clock import Clock
 from perjoule.adapters.remote.told import Told
 from perjoule.sidecar.http import tls
 from perjoule.sidecar.http.addresses import Unix, read_address
+from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.process import readings as wire
 from perjoule.sidecar.process.publisher import boot_id
@@ -50,9 +51,7 @@ class MeterCounter:
         self._socket: socket.socket | None = None
         try:
             self._greet(None)
-            named = [device.uuid for device in self._hello.devices] if gpus == "all" else \
-                list(dict.fromkeys(part.strip() for part in gpus.split(",")))
-            self._choose(named)
+            self._choose(tuple(device.uuid for device in self._hello.devices) if gpus == "all" else each_once(gpus))
             self._listen(until_first=True)
         except (OSError, CounterError, wire.WireError) as error:
             self.close()
@@ -122,7 +121,7 @@ class MeterCounter:
         self._clock = Clock(is_shared=bool(told.boot_id) and told.boot_id == boot_id())
         self._pinged_ns = self._received_ns = 0
 
-    def _choose(self, named: list[str]) -> None:
+    def _choose(self, named: tuple[str, ...]) -> None:
         places = {device.uuid: place for place, device in enumerate(self._hello.devices)}
         for uuid in named:
             if uuid not in places:

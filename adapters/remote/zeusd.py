@@ -8,6 +8,7 @@ from typing import Any
 
 from perjoule.adapters.remote import OPEN, Access
 from perjoule.adapters.remote.page import Page, whole_uj
+from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS, UJ_PER_MJ
@@ -27,7 +28,7 @@ class ZeusdCounter:
         self._parts: tuple[str, ...] = ()
         try:
             found = self._discover()
-            named = list(found) if gpus == "all" else list(dict.fromkeys(part.strip() for part in gpus.split(",")))
+            named = tuple(found) if gpus == "all" else each_once(gpus)
             for name in named:
                 if name not in found:
                     raise UnavailableError(f"zeusd: no device {name!r}; there is {', '.join(found)}")

@@ -92,9 +92,13 @@ def as_rank(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
+def each_once(text: str) -> tuple[str, ...]:
+    """What a text names, with commas between; one that is named twice must not count twice."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
 def _boards(text: str, whole: str) -> tuple[str, ...]:
-    """UUIDs with commas between; one named twice counts once."""
-    uuids = tuple(dict.fromkeys(uuid.strip() for uuid in text.split(",")))
+    uuids = each_once(text)
     if not all(uuids) or EVERY_BOARD in uuids:
         raise _unexpected(whole, f"{text.strip()!r} for boards")
     return uuids
