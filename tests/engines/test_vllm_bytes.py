@@ -74,6 +74,7 @@ HIDDEN = {
 
 VARIES = re.compile(rb'"(id|created)":("[^"]*"|\d+)')
 TEXT = re.compile(rb'"(content|text|arguments)":"((?:[^"\\]|\\.)*)"')
+LOGPROBS = re.compile(rb'"logprobs":{"content":\[(.*?)\]}(?=,"finish_reason")')
 
 
 def passed_on(got: Answer, sent: Answer) -> bool:
@@ -85,13 +86,14 @@ def passed_on(got: Answer, sent: Answer) -> bool:
     return True
 
 
-def comparable(body: bytes) -> tuple[list[bytes], bytes]:
-    """A stream as two runs of one prompt may be compared: its frames without ids and times, and its text.
+def comparable(body: bytes) -> tuple[list[bytes], bytes, bytes]:
+    """A stream as two runs of one prompt may be compared: its frames without ids and times, its text, its log probabilities.
 
-    Frames that differ in their text only count as one: vLLM merges tokens into a frame when its front end falls behind.
+    Frames that differ in their tokens only count as one: vLLM merges tokens into a frame when its front end falls behind.
     """
-    frames = [TEXT.sub(rb'"\1":""', VARIES.sub(rb'"\1":0', frame)) for frame in body.split(b"\n\n")]
-    return [frame for frame, _ in groupby(frames)], b"".join(match[2] for match in TEXT.finditer(body))
+    frames = [TEXT.sub(rb'"\1":""', LOGPROBS.sub(b"", VARIES.sub(rb'"\1":0', frame))) for frame in body.split(b"\n\n")]
+    text, logprobs = (match[2] for match in TEXT.finditer(body)), LOGPROBS.findall(body)
+    return [frame for frame, _ in groupby(frames)], b"".join(text), b",".join(logprobs)
 
 
 @pytest.mark.parametrize("what", STREAMED)
