@@ -24,7 +24,8 @@ class Asked:
 
     `choices` is how many sequences the engine will generate (n times the prompts); `input_tokens` is exact, known only
     where the prompt is token ids; `input_bytes` is the text a tokenizer will see, an estimate; `can_ask` says that
-    `ask_for_usage` may be used and its effect on the stream hidden again.
+    `ask_for_usage` may be used and its effect on the stream hidden again. `decodes` is false of what the engine computes like a
+    prompt, all of it, and then answers: embeddings, images; `work_tokens` is how much that is where it is not the prompt itself.
     """
 
     model: str | None = None
@@ -35,6 +36,8 @@ class Asked:
     max_output_tokens: int | None = None
     input_tokens: int | None = None
     input_bytes: int = 0
+    decodes: bool = True
+    work_tokens: int | None = None
 
 
 def read_request(endpoint: Endpoint, body: bytes) -> Asked:

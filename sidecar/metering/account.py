@@ -90,10 +90,11 @@ class Account:
         self.windows += 1
         self.energy_uj += energy_uj
         self.active_uj += active_uj
-        if terms[0] and (cost := terms.dot(price)) > 0.0:
+        prefill_uj = 0 if self.work.decodes else energy_uj
+        if self.work.decodes and terms[0] and (cost := terms.dot(price)) > 0.0:
             prefill_uj = min(int(energy_uj * terms[0] * price[0] / cost), energy_uj)
-            self.prefill_uj += prefill_uj
-            self.contested_uj += 0 if alone else prefill_uj
+        self.prefill_uj += prefill_uj
+        self.contested_uj += 0 if alone else prefill_uj
         if steady_ns:
             self.steady_uj += energy_uj
             self.steady_ns += steady_ns
@@ -135,7 +136,7 @@ class Account:
         energy_uj = self.energy_uj + open_uj
         prefill_uj = None  # which phase the open window was cannot be told before it has been divided
         if self.windows:
-            prefill_uj = self.prefill_uj + (open_uj if self.work.first_ns is None and self.work.visible else 0)
+            prefill_uj = self.prefill_uj + (open_uj if self.work.all_prompt_yet else 0)
         return Charge(
             status, method, source, settled, boundary=boundary, devices=devices, energy_uj=energy_uj,
             active_uj=self.active_uj + open_active_uj if idle_known else None, prefill_uj=prefill_uj,

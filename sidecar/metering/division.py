@@ -52,9 +52,9 @@ class Division:
         self.schedule.begin(work)
         self.accounts[work] = account
 
-    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool) -> None:
+    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool, done: bool) -> None:
         """It has ended."""
-        self.schedule.end(work, t_ns, output_tokens, failed=failed)
+        self.schedule.end(work, t_ns, output_tokens, failed=failed, done=done)
         self._ended += 1
 
     def forget(self, settled: Collection[Work]) -> None:
@@ -200,7 +200,7 @@ def _activity(window: Window, look: Look) -> Activity:
     t0_ns, t1_ns = window.t0_ns, window.t1_ns
     joined = decoding = waiting = 0
     for work in look.works:
-        joined_ns = work.first_ns if work.visible else work.begin_ns
+        joined_ns = work.first_ns if work.visible and work.decodes else work.begin_ns
         is_in = joined_ns is not None and joined_ns <= t1_ns
         joined += is_in and joined_ns is not None and joined_ns > t0_ns
         if work.end_ns is None or work.end_ns > t1_ns:

@@ -21,7 +21,7 @@ from perjoule.sidecar.metering.pools import ONE_POOL, Pools
 from perjoule.sidecar.metering.schedule import Schedule
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.ports import Device, Reading
-from perjoule.sidecar.record import Charge, EnergyRecord, RequestFacts, Status, TokenSource
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS
 
 LOOK_NS = 100 * NS_PER_MS  # how often it is looked whether a counter has fallen silent, for which nobody waits any longer
@@ -77,21 +77,22 @@ class Meter:
     # events
 
     def begin(self, record_id: str, t_ns: int, *, model: str | None = None, streamed: bool = True, input_tokens: int | None = None,
-              input_bytes: int = 0, choices: int = 1, rank: int | None = None, tenant: str | None = None) -> None:
-        """A request has arrived. `streamed` says that its tokens will be seen as they come, `rank` where the client sent it."""
+              input_bytes: int = 0, choices: int = 1, decodes: bool = True, rank: int | None = None, tenant: str | None = None) -> None:
+        """A request has arrived. `streamed` says that its tokens will be seen as they come, `decodes` that there will be any: one that
+        is all prompt is done when it ends; `rank` where the client sent it."""
         tokens = input_tokens if input_tokens is not None else input_bytes / self.pace.bytes_per_token.value
         self._count(t_ns)
         self.begun += 1
         self._running += 1
         divisions = self._serving(rank)
-        work = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices)
+        work = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices, decodes=decodes)
         account = Account(record_id, work, model, 0 if input_tokens is not None else input_bytes, self._integral, tenant)
         self._open[record_id] = open_ = Open(account, divisions, divisions[-1].schedule, divisions[-1].uuids)
         if len(self.divisions) > 1 and rank not in self._by_rank:
             open_.devices = self._every_uuid
             account.missed = bool(self._by_rank)  # it was another rank, perhaps
         if len(divisions) > 1:
-            open_.twin = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices)
+            open_.twin = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices, decodes=decodes)
         for division, each in open_.runs:
             division.begin(each, account)
 
@@ -120,7 +121,7 @@ class Meter:
         failed = facts.http_status is not None and facts.http_status >= 400
         counted = facts.output_tokens if facts.output_source is TokenSource.USAGE else None
         for division, work in open_.runs:
-            division.end(work, t_ns, counted, failed=failed)
+            division.end(work, t_ns, counted, failed=failed, done=facts.outcome is Outcome.COMPLETED)
         self._learn(account, facts)
         self._ended.append(open_)
         return self._advance(t_ns)

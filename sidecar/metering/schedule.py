@@ -79,10 +79,14 @@ class Schedule:
         self._showing += work.choices
         self.queue.seen(work, t_ns)
 
-    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool) -> None:
-        """It has ended, having been given so many tokens, if the engine said."""
-        work.end_ns, work.output_tokens = t_ns, 0 if failed else output_tokens
+    def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool, done: bool = True) -> None:
+        """It has ended, having been given so many tokens, if the engine said; `done` unless its client left before its answer came."""
+        work.end_ns, work.output_tokens = t_ns, 0 if failed or not work.decodes else output_tokens
         self._hiding -= not work.visible
+        if not work.decodes and done:
+            work.first_ns = t_ns
+            self.queue.seen(work, t_ns)
+            return
         if work.first_ns is not None:
             self._showing -= work.choices
             return

@@ -1,5 +1,8 @@
 """One request's computing as the engine's answer shows it: a prompt to be computed, then tokens, one in each step or hidden.
 
+Some requests are all prompt: an embedding, and an image, whose prompt is the latent tokens of all its steps. That they are done is seen
+when they end.
+
 Amounts are counted up: what a window is charged with is what was computed by its end less what earlier windows were charged with,
 so evidence that comes late counts in the next window, and what was guessed too high is not charged again.
 """
@@ -12,11 +15,12 @@ from perjoule.sidecar.metering.steps import StepClock
 class Work:
     """What is known of one request. Tokens are floats, since a step under way is a part of one."""
 
-    __slots__ = ("base", "before_ns", "begin_ns", "cached", "charged_frames", "charged_tokens", "choices", "decodes_from_ns",
+    __slots__ = ("base", "before_ns", "begin_ns", "cached", "charged_frames", "charged_tokens", "choices", "decodes", "decodes_from_ns",
                  "end_ns", "first_ns", "frames", "output_tokens", "position", "prompt_left", "prompt_tokens", "visible")
 
-    def __init__(self, begin_ns: int, *, visible: bool, prompt_tokens: float, choices: int) -> None:
-        self.begin_ns, self.visible, self.choices = begin_ns, visible, choices
+    def __init__(self, begin_ns: int, *, visible: bool, prompt_tokens: float, choices: int, decodes: bool = True) -> None:
+        self.begin_ns, self.choices, self.decodes = begin_ns, choices, decodes
+        self.visible = visible or not decodes  # whether it shows when its prompt is done
         self.prompt_tokens = self.prompt_left = prompt_tokens  # to be computed; not charged yet
         self.cached = 0.0
         self.first_ns: int | None = None  # when its first token came; of hidden tokens, when it must have
@@ -44,9 +48,14 @@ class Work:
         """When the last frame came; when it began, before any did."""
         return self.frames[-1] if self.frames else self.before_ns
 
+    @property
+    def all_prompt_yet(self) -> bool:
+        """Whether what was computed for it was prompt, as far as can be told."""
+        return not self.decodes or (self.first_ns is None and self.visible)
+
     def is_known_until(self, t_ns: int) -> bool:
         """Whether waiting a little would tell nothing more of the time up to `t_ns`."""
-        if self.end_ns is not None or not self.visible:
+        if self.end_ns is not None or not self.visible or not self.decodes:
             return True
         return self.first_ns is not None and self.last_ns >= t_ns
 

@@ -37,8 +37,10 @@ class Desk:
     def begin(self, begun: Begun, t_ns: int) -> None:
         """A request is sent to the engine."""
         asked, identity = begun.asked, begun.identity
-        self.meter.begin(identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=asked.input_tokens,
-                         input_bytes=asked.input_bytes, choices=asked.choices, rank=identity.rank, tenant=identity.tenant)
+        tokens = asked.input_tokens if asked.work_tokens is None else asked.work_tokens
+        self.meter.begin(identity.record_id, t_ns, model=asked.model, streamed=asked.streamed, input_tokens=tokens,
+                         input_bytes=asked.input_bytes, choices=asked.choices, decodes=asked.decodes, rank=identity.rank,
+                         tenant=identity.tenant)
 
     def end(self, facts: RequestFacts, t_ns: int) -> None:
         """It has ended."""

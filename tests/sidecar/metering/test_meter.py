@@ -53,10 +53,13 @@ class Bench:
             for name in names:
                 self.tokens(name)
 
-    def end(self, name, output_tokens=None, status=200):
+    def leave(self, name):
+        self.end(name, status=None, outcome=Outcome.CANCELLED)
+
+    def end(self, name, output_tokens=None, status=200, outcome=Outcome.COMPLETED):
         source = TokenSource.USAGE if output_tokens is not None else None
         self._keep(self.meter.end(name, self.now_ms * MS, RequestFacts(
-            name, name, 0, 0, Outcome.COMPLETED, "chat.completions", "vllm", True, status, output_tokens=output_tokens,
+            name, name, 0, 0, outcome, "chat.completions", "vllm", True, status, output_tokens=output_tokens,
             output_source=source)))
 
     def charge(self, name):
