@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+import pytest
 import uvloop
 from hypothesis import settings
 
@@ -11,6 +12,13 @@ from hypothesis import settings
 settings.register_profile("fast", deadline=None, max_examples=100)
 settings.register_profile("deep", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file run in one process of pytest-xdist, those with the real engine too: it is started once. The longest come first."""
+    items.sort(key=lambda item: not (item.get_closest_marker("vllm") or item.get_closest_marker("slow")))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("vllm" if item.get_closest_marker("vllm") else str(item.path)))
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -61,7 +61,7 @@ def settled(counter: MeterCounter) -> str:
 async def test_several_sidecars_read_one_meter(tmp_path: Path) -> None:
     """Each gets every look, and keeps the promises of the port; the meter ends with 0 and takes its socket's file along."""
     where = f"unix:{tmp_path}/meter.sock"
-    async with child("perjoule.bench.engine") as engine:
+    async with child("perjoule.bench.engine", "--port", "0") as engine:
         meter = await asyncio.create_subprocess_exec(*MAIN, "meter", "--listen", where, "--energy", f"simulated:{engine['url']}",
                                                      stdout=subprocess.PIPE)
         try:
@@ -211,7 +211,7 @@ async def test_the_joules_of_a_sidecar_without_a_device_add_up(tmp_path: Path) -
     """Under load, with the meter killed and started again in the middle: measured is what the counter advanced, to the microjoule, and
     all of it is in records, in idle or in unattributed. What ran while nobody looked costs what was seen of it, or is not known."""
     where = f"unix:{tmp_path}/meter.sock"
-    async with child("perjoule.bench.engine", "--speed", "4") as engine:
+    async with child("perjoule.bench.engine", "--port", "0", "--speed", "4") as engine:
         with watched(engine["url"]) as seen:
             flags = ["perjoule.main", "meter", "--listen", where, "--energy", f"simulated:{engine['url']}"]
             async with child(*flags) as meter, front(engine["url"], f"meter:{where}", tmp_path / "ledger") as sidecar:
@@ -252,7 +252,7 @@ async def test_the_joules_of_a_sidecar_without_a_device_add_up(tmp_path: Path) -
 async def test_it_is_as_good_as_a_counter_of_our_own(tmp_path: Path) -> None:
     """Two sidecars in front of one engine, one that reads the counter and one that is told: over all that both saw, the same joules."""
     where = f"unix:{tmp_path}/meter.sock"
-    async with child("perjoule.bench.engine", "--speed", "4") as engine:
+    async with child("perjoule.bench.engine", "--port", "0", "--speed", "4") as engine:
         source = f"simulated:{engine['url']}"
         async with (child("perjoule.main", "meter", "--listen", where, "--energy", source),
                     front(engine["url"], source, tmp_path / "near") as near,

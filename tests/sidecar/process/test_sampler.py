@@ -229,6 +229,7 @@ def test_the_sampler_looks_in_rhythm() -> None:
     sampler = Sampler(counter, heard.deliver, 20 * MS)
     sampler.start()
     heard.until(lambda: heard.energies[-1:] >= [12])
+    took_ms = (time.monotonic_ns() - began_ns) // MS
     assert sampler.stop()
-    assert sampler.reads < 48  # 60 by polls, 36 in rhythm; a busy machine may miss some
-    assert sorted(set(heard.energies)) == list(range(13))
+    assert sampler.reads < 0.8 * took_ms / 20  # 60 by polls, 36 in rhythm; a busy machine may miss some
+    assert heard.energies == sorted(heard.energies)
