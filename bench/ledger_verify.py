@@ -12,7 +12,7 @@ from perjoule.adapters.ledger.verify import Account, verify, wrong_sums
 from perjoule.bench.columns import Columns
 from perjoule.bench.ledger_summary import amount, query_of, when
 
-SPARE = ("from", "idle>", "unattributed>", "until")
+SPARE = ("from", "idle>", "unattributed>", "until", "dropped>", "measured>")  # what is dropped is said below, too
 NOT_ACCOUNTED = 1
 
 
