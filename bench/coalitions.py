@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from perjoule.adapters.energy import EXPECTED
-from perjoule.adapters.engine import recognise
+from perjoule.adapters.engines.questions import recognise
 from perjoule.bench.recorder import Client, RecordingError, counted, write
 from perjoule.bench.recording import SUFFIX
 

@@ -36,6 +36,7 @@ This page is written by `python -m perjoule.bench.metrics_page` from `sidecar/te
 | `status` | `{telemetry.LABELS["status"]}` | the kind of joule, [as in the record](records.md#what-it-cost) |
 | `source` | `{telemetry.LABELS["source"]}` | where joules are read: `nvml`, `simulated`, … |
 | `gpu` | `{telemetry.LABELS["gpu"]}` | the board's UUID |
+| `unit` | `{telemetry.LABELS["unit"]}` | `image`, `video_second` or `audio_second` |
 | `sink` | `{telemetry.LABELS["sink"]}` | `ledger`, `otlp`, … |
 | `result` | `{telemetry.LABELS["result"]}` | `sent` or `failed` |
 """
@@ -46,8 +47,8 @@ They are counted when a request is settled, up to a quarter of a second after it
 OpenTelemetry GenAI conventions. A request's energy is one number in a histogram, and split by phase in a counter. Whoever names many
 models on many routes gets no more series than for {LINES} of their combinations: beyond, each model is `other`.""",
      (telemetry.REQUESTS, telemetry.REQUEST_JOULES, telemetry.TOKENS, telemetry.CACHED_TOKENS, telemetry.REASONING_TOKENS,
-      telemetry.STEADY_JOULES, telemetry.STEADY_SECONDS, telemetry.DURATION, telemetry.FIRST_TOKEN, telemetry.TOKEN_TIME,
-      telemetry.TOKEN_SIZES, telemetry.ENERGY_SIZES, telemetry.IN_FLIGHT)),
+      telemetry.UNITS, telemetry.UNIT_JOULES, telemetry.STEADY_JOULES, telemetry.STEADY_SECONDS, telemetry.DURATION,
+      telemetry.FIRST_TOKEN, telemetry.TOKEN_TIME, telemetry.TOKEN_SIZES, telemetry.ENERGY_SIZES, telemetry.IN_FLIGHT)),
     ("Tenants", """\
 Who has more than that many should ask the ledger, which knows each ([records.md](records.md)).""",
      (telemetry.TENANT_REQUESTS, telemetry.TENANT_JOULES, telemetry.TENANT_TOKENS)),

@@ -10,15 +10,15 @@ import json
 import zlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from perjoule.sidecar.metering.calibration import Calibration
 from perjoule.sidecar.metering.meter import Meter
-from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.ports import Device, Reading, Step
 from perjoule.sidecar.record import EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, UJ_PER_MJ
 
@@ -95,17 +95,19 @@ class Recording:
                 raise ValueError(f"got requests of {sorted(sent)} in coalition {i}, expected those of {sorted(set(mark.classes))}")
 
 
-def play(recording: Recording, method: str, calibration: Calibration | None = None,
-         begin_ns: int = 0) -> tuple[Meter, dict[int, EnergyRecord]]:
+def play(recording: Recording, method: str, calibration: Calibration | None = None, begin_ns: int = 0, *, hidden: bool = False,
+         told: Sequence[Step] = ()) -> tuple[Meter, dict[int, EnergyRecord]]:
     """The recording's events in the order of time through a Meter; answers it, and the record of each request by its place.
 
-    All of it is moved in time to `begin_ns`, so that a calibration which has learned from another recording can go on.
+    All of it is moved in time to `begin_ns`, so that a calibration which has learned from another recording can go on. `hidden` plays it
+    as if nobody had streamed; `told` is what the engine told of its steps.
     """
     shift_ns = begin_ns - recording.begin_ns
     meter = Meter([Device("recorded", recording.gpu)], source="recording", status=Status.MEASURED, boundary="gpu-board", method=method,
                   calibration=calibration)
     records: dict[int, EnergyRecord] = {}
-    for t, kind, i, value in sorted(_events(recording), key=lambda event: event[:3]):
+    events = [*_events(recording), *((step.t_ns, 3, i, -1) for i, step in enumerate(told))]
+    for t, kind, i, value in sorted(events, key=lambda event: event[:3]):
         t_ns, place = t + shift_ns, str(i)
         settled: list[EnergyRecord] = []
         if kind in (0, 1):
@@ -114,9 +116,13 @@ def play(recording: Recording, method: str, calibration: Calibration | None = No
                 before, after, uj = t, t, recording.counter[i - 1][2]
             settled = meter.sample([Reading(before + shift_ns, after + shift_ns, uj)])
         elif kind == 2:
-            meter.begin(place, t_ns, input_tokens=recording.requests[i]["in"])
+            meter.begin(place, t_ns, streamed=not hidden, input_tokens=recording.requests[i]["in"])
+        elif kind == 3 and value < 0:
+            arrivals_ns = tuple(arrival_ns + shift_ns for arrival_ns in told[i].first_arrivals_ns)
+            meter.step(replace(told[i], t_ns=t_ns, first_arrivals_ns=arrivals_ns))
         elif kind == 3:
-            meter.tokens(place, t_ns, value)
+            if not hidden:
+                meter.tokens(place, t_ns, value)
         else:
             settled = meter.end(place, t_ns, _facts(place, recording.requests[i]))
         records.update((int(record.facts.record_id), record) for record in settled)

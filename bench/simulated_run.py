@@ -8,7 +8,7 @@ from perjoule.bench.physics import Physics
 from perjoule.bench.simulator import Sequence as Answering
 from perjoule.bench.simulator import Simulator
 from perjoule.sidecar.metering.meter import Meter
-from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.ports import Device, Reading, Step
 from perjoule.sidecar.record import EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
@@ -23,6 +23,7 @@ class Request(NamedTuple):
     at_ns: int
     input_tokens: int
     output_tokens: int
+    streamed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def worth(requests: Sequence[Request], physics: Physics, **engine: Any) -> int:
     """Microjoules that an engine with nothing but these requests draws while it is not idle."""
     simulator = Simulator(0, physics, **engine)
     for request in requests:
-        simulator.submit(*request)
+        simulator.submit(request.at_ns, request.input_tokens, request.output_tokens)
     simulator.advance(max(request.at_ns for request in requests))
     while simulator.next_ns is not None:
         simulator.advance(simulator.next_ns)
@@ -46,12 +47,13 @@ def worth(requests: Sequence[Request], physics: Physics, **engine: Any) -> int:
 
 
 def play(requests: Sequence[Request], physics: Physics, meter_of: Callable[..., Meter] = Meter, *, period_ns: int = 100 * NS_PER_MS,
-         **engine: Any) -> Play:
+         told: Callable[[Step], Step] | None = None, **engine: Any) -> Play:
     """The requests, in the order of time, through an engine and a meter that polls a counter of that period. `meter_of` is called
-    as Meter is."""
+    as Meter is. If the engine's steps are `told` to the meter, they are what this makes of them."""
     meter = meter_of([Device("simulated", "simulated")], source="simulator", status=Status.SIMULATED, boundary="gpu-board",
                      period_ns=period_ns)
-    simulator = Simulator(0, physics, period_ns=period_ns, **engine)
+    tell = None if told is None else lambda step: meter.step(told(step))
+    simulator = Simulator(0, physics, period_ns=period_ns, tell=tell, **engine)
     sequences: list[Answering] = []
     records: dict[str, EnergyRecord] = {}
     places: dict[Answering, str] = {}
@@ -64,12 +66,13 @@ def play(requests: Sequence[Request], physics: Physics, meter_of: Callable[..., 
             settled += meter.sample([Reading(t_ns, t_ns, *simulator.board.read(t_ns))])
             read_ns += poll_ns
         if t_ns == arrival_ns:
-            _, input_tokens, output_tokens = requests[len(sequences)]
+            _, input_tokens, output_tokens, streamed = requests[len(sequences)]
             sequences.append(sequence := simulator.submit(t_ns, input_tokens, output_tokens))
             places[sequence] = place = str(len(places))
-            meter.begin(place, t_ns, input_tokens=input_tokens)
+            meter.begin(place, t_ns, streamed=streamed, input_tokens=input_tokens)
         for sequence, nth in tokens:
-            meter.tokens(places[sequence], t_ns, 1)
+            if requests[int(places[sequence])].streamed:
+                meter.tokens(places[sequence], t_ns, 1)
             if nth == sequence.output_tokens:
                 settled += meter.end(places[sequence], t_ns, _facts(places[sequence], sequence))
         records.update((record.facts.record_id, record) for record in settled)

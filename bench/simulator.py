@@ -7,11 +7,13 @@ else by what runs of other sets of requests would have drawn.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from perjoule.bench.physics import H200, Part, Physics, Roofline
 from perjoule.bench.recorded_steps import RECORDED
+from perjoule.sidecar.ports import Step
 from perjoule.sidecar.units import NS_PER_MS, energy_uj, power_w
 
 PHYSICS: dict[str, Physics] = {"linear": H200, "roofline": Roofline(), "experts": Roofline(experts=0.9), "recorded": RECORDED}
@@ -77,7 +79,8 @@ class Simulator:
     """The engine as a state machine. Invariant: `board.total_uj == idle_uj +` the joules of all sequences, always."""
 
     def __init__(self, t_ns: int, physics: Physics = H200, *, max_num_seqs: int = 64, step_tokens: int = 2048,
-                 period_ns: int = 100 * NS_PER_MS) -> None:
+                 period_ns: int = 100 * NS_PER_MS, tell: Callable[[Step], None] | None = None) -> None:
+        """`tell` is told of each step when it ends, as an engine's plugin tells a sidecar."""
         if not 0 < max_num_seqs <= step_tokens:
             raise ValueError(f"max_num_seqs: got {max_num_seqs}, expected 1 to {step_tokens}, the tokens of one step")
         self.physics, self.max_num_seqs, self.step_tokens = physics, max_num_seqs, step_tokens
@@ -87,6 +90,7 @@ class Simulator:
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self._yielding: list[Sequence] = []  # who gets a token when the step under way ends
+        self._tell, self._took_ns, self._prefill_tokens = tell, 0, 0  # of that step
 
     @property
     def next_ns(self) -> int | None:
@@ -162,13 +166,16 @@ class Simulator:
             else:
                 sequence.decode_uj += share_uj
         self._yielding = [sequence for sequence, _ in step if sequence.prefilled == sequence.input_tokens]
+        self._took_ns, self._prefill_tokens = cost.ns, sum(chunk for _, chunk in step)
         self.board.spend(start_ns + cost.ns, cost.shared_uj + sum(cost.own_uj))
 
     def _end_step(self, tokens: list[Token]) -> None:
+        first: list[Sequence] = []
         for sequence in self._yielding:
             if sequence.aborted:
                 continue
             if sequence.first_token_ns is None:
+                first.append(sequence)
                 sequence.first_token_ns = self.board.end_ns
                 self.prompt_tokens += sequence.input_tokens
             sequence.last_token_ns = self.board.end_ns
@@ -177,3 +184,7 @@ class Simulator:
                 self.generation_tokens += 1
             tokens.append(Token(sequence, sequence.generated))
         self.running = [sequence for sequence in self.running if not sequence.finished]
+        if self._tell is not None:
+            self._tell(Step(self.board.end_ns, took_ns=self._took_ns, prefill_tokens=self._prefill_tokens,
+                            prompts_tokens=sum(sequence.input_tokens for sequence in first),
+                            first_arrivals_ns=tuple(sequence.queued_ns for sequence in first)))

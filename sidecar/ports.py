@@ -1,7 +1,7 @@
 """What the inside asks of the outside: a counter of energy, and a place to put records."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from perjoule.sidecar.record import EnergyRecord, Status
@@ -11,8 +11,16 @@ class CounterError(Exception):
     """An energy counter that cannot be read now; the text says which one and why."""
 
 
+class SilentError(CounterError):
+    """A counter elsewhere that cannot be reached, or has nothing to tell yet."""
+
+
 class UnavailableError(Exception):
     """An energy source that cannot work on this machine; the text says why, for a person."""
+
+
+class AbsentError(UnavailableError):
+    """A source elsewhere that cannot be reached, or has nothing to tell yet: it may come."""
 
 
 class TryLaterError(Exception):
@@ -67,6 +75,25 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What an engine tells of a step that has ended, and of those before it that nobody was told of; None for what it does not say.
+
+    `t_ns` is when its outputs were there, `steps` how many it counts for. `first_arrivals_ns` says of each request that got its first
+    token in it when it had arrived at the engine; the prompts of all these had `prompts_tokens`, of which `cached_tokens` were cached.
+    `prefill_tokens` is how many of anybody's prompt were computed in this step.
+    """
+
+    t_ns: int
+    steps: int = 1
+    rank: int = 0
+    took_ns: int | None = None
+    prefill_tokens: int | None = None
+    prompts_tokens: int | None = None
+    cached_tokens: int = 0
+    first_arrivals_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """What answers at the upstream: its name as in `--engine`, and what else it says of itself, None for what it does not."""
 
@@ -83,6 +110,30 @@ class Engine:
         is_less = any(told is None and knew is not None for told, knew in ((self.version, known.version), (self.model, known.model),
                                                                            (self.precision, known.precision)))
         return self != known and not (is_less and self.model in (known.model, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine says that it has to do at a moment, over all its ranks; None for what it does not tell.
+
+    `running` and `waiting` are what is in its batch and before it, and may be `lag_s` old; `ranks` are the same two of each rank, by its
+    name. They count sequences, of which a request may have several, or (`whole`) requests. Amounts are since it began; estimates of
+    computing are for each board. `kv_use` is the part of its memory for context that is taken, in the fullest rank.
+    """
+
+    running: int
+    waiting: int
+    lag_s: float = 1.0
+    whole: bool = False
+    ranks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    kv_use: float | None = None
+    preemptions: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    flops: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
 
 class EnergyCounter(Protocol):

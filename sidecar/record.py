@@ -40,11 +40,28 @@ class TokenSource(StrEnum):
     ESTIMATED = "estimated"  # from the size of the body
 
 
+class Unit(StrEnum):
+    """What a request makes that is not tokens, and is counted in."""
+
+    IMAGE = "image"
+    VIDEO_SECOND = "video_second"
+    AUDIO_SECOND = "audio_second"
+
+
+class UnitSource(StrEnum):
+    """Who said how many units it was."""
+
+    ANSWERED = "answered"  # the engine: what its answer holds, or says of itself
+    ASKED = "asked"  # the request, which was answered without a word about it
+
+
 @dataclass(slots=True)  # not frozen: making one would take three times as long, and a record is made for every request
 class RequestFacts:
     """What the relay saw of one request. Times are nanoseconds since arrival, None where it never came to that.
 
-    `record_id` is ours and unique; `request_id` is what the engine was told (the client's X-Request-Id, else ours).
+    `record_id` is ours and unique; `request_id` is what the engine was told (the client's X-Request-Id, else ours). `units` is what was
+    made, None unless it completed; `work_tokens` is what it was weighed by where that is not its tokens; `job_id` is the engine's name
+    of what outlived its HTTP request.
     """
 
     record_id: str
@@ -75,6 +92,15 @@ class RequestFacts:
     reasoning_tokens: int | None = None
     input_source: TokenSource | None = None
     output_source: TokenSource | None = None
+    unit: Unit | None = None
+    units: float | None = None
+    units_source: UnitSource | None = None
+    work_tokens: int | None = None
+    steps: int | None = None
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    job_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -84,7 +110,8 @@ class Charge:
     `energy_uj` is its share of all that was drawn while requests ran; `active_uj` its share above the loaded idle (None
     until an idle spell has shown what that is); `prefill_uj + decode_uj == energy_uj` (both None before a window has been
     divided); `steady_uj` and `steady_ns` are the part that fell into steady windows; `uncertainty_uj` is one standard
-    deviation of `energy_uj`, without the board's gain error.
+    deviation of `energy_uj`, without the board's gain error. `evidence` is what its windows were divided by: `steps` that the engine told,
+    `frames` that clients saw, or `both`, some by the one and some by the other.
     """
 
     status: Status
@@ -103,8 +130,10 @@ class Charge:
     calibration_id: str | None = None
     windows: int = 0
     concurrency_mean: float | None = None
+    evidence: str | None = None
 
 
+_WORDS = {"input_source": TokenSource, "output_source": TokenSource, "unit": Unit, "units_source": UnitSource}
 FACTS = tuple(f.name for f in fields(RequestFacts))
 CHARGES = tuple(f.name for f in fields(Charge))
 
@@ -144,15 +173,16 @@ class EnergyRecord:
         charge = {name: found[name] for name in CHARGES if name in found}
         facts["outcome"], charge["status"] = Outcome(facts["outcome"]), Status(charge["status"])
         charge["devices"] = tuple(charge.get("devices", ()))
-        for name in ("input_source", "output_source"):
-            facts[name] = TokenSource(facts[name]) if facts.get(name) is not None else None
+        for name, kind in _WORDS.items():
+            facts[name] = kind(facts[name]) if facts.get(name) is not None else None
         return cls(RequestFacts(**facts), Charge(**charge), found.get("instance_id", ""), found.get("sequence", 0))
 
     def _derived(self) -> dict[str, float | None]:
         """What follows from the other fields."""
-        uj, tokens = self.charge.energy_uj, self.facts.output_tokens
+        uj, tokens, units = self.charge.energy_uj, self.facts.output_tokens, self.facts.units
         return {"energy_joules": None if uj is None else joules(uj), "duration_seconds": seconds(self.facts.end_ns),
-                "energy_per_output_token_joules": joules(uj) / tokens if uj is not None and tokens else None}
+                "energy_per_output_token_joules": joules(uj) / tokens if uj is not None and tokens else None,
+                "energy_per_unit_joules": joules(uj) / units if uj is not None and units else None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,9 @@ class Header(StrEnum):
     METHOD = "X-Energy-Method"
     STATUS = "X-Energy-Status"
     UNCERTAINTY_JOULES = "X-Energy-Uncertainty-Joules"
+    PER_IMAGE = "X-Energy-Joules-Per-Image"
+    PER_VIDEO_SECOND = "X-Energy-Joules-Per-Video-Second"
+    PER_AUDIO_SECOND = "X-Energy-Joules-Per-Audio-Second"
     RECORD = "X-Energy-Record"
     INCLUDE = "X-Energy-Include"
 
@@ -84,6 +87,12 @@ class Attribute(StrEnum):
     CALIBRATION_ID = "perjoule.energy.calibration.id"
     WINDOWS = "perjoule.energy.windows"
     CONCURRENCY = "perjoule.energy.concurrency.mean"
+    UNIT = "perjoule.unit"
+    UNITS = "perjoule.units"
+    UNIT_JOULES = "perjoule.energy.per_unit.joules"
+    WORK_TOKENS = "perjoule.work.tokens"
+    STEPS = "perjoule.work.steps"
+    JOB_ID = "perjoule.job.id"
 
 
 OTHER_ERROR = "_OTHER"  # error.type where nothing better is known, as the conventions ask
@@ -128,7 +137,8 @@ class Metric:
 
 LABELS = {"model": Attribute.REQUEST_MODEL, "endpoint": Attribute.ENDPOINT, "engine": Attribute.PROVIDER, "outcome": Attribute.OUTCOME,
           "status": Attribute.ENERGY_STATUS, "source": Attribute.ENERGY_SOURCE, "tenant": Attribute.TENANT, "phase": "perjoule.phase",
-          "direction": "gen_ai.token.type", "sink": "perjoule.sink", "gpu": "hw.id", "result": "perjoule.result"}
+          "direction": "gen_ai.token.type", "sink": "perjoule.sink", "gpu": "hw.id", "result": "perjoule.result",
+          "unit": "perjoule.unit"}
 """What each label is called as an attribute of an OTLP metric."""
 
 _SERVED = ("model", "endpoint", "engine")
@@ -140,6 +150,9 @@ CACHED_TOKENS = Metric("perjoule_cached_tokens_total", Kind.COUNTER, "Of the inp
                        latest="gen_ai.client.inference.usage.cache_read.input_tokens")
 REASONING_TOKENS = Metric("perjoule_reasoning_tokens_total", Kind.COUNTER, "Of the output tokens, those of reasoning", _SERVED,
                           latest="gen_ai.client.inference.usage.reasoning.output_tokens")
+UNITS = Metric("perjoule_units_total", Kind.COUNTER, "Images, and seconds of video and audio, of completed requests", ("model", "unit"))
+UNIT_JOULES = Metric("perjoule_unit_joules_total", Kind.COUNTER, "Energy attributed to the requests that these are of",
+                     ("model", "unit", "status"))
 STEADY_JOULES = Metric("perjoule_steady_joules_total", Kind.COUNTER, "Of the energy of requests, drawn in steady windows",
                        ("model", "status"))
 STEADY_SECONDS = Metric("perjoule_steady_seconds_total", Kind.COUNTER, "Time that requests spent in steady windows, summed", ("model",))
@@ -183,6 +196,12 @@ BOARD_JOULES = Metric("perjoule_board_joules_total", Kind.COUNTER, "What a board
 BOARD_WATTS = Metric("perjoule_board_watts", Kind.GAUGE, "Power of a board now", ("gpu", *_LEDGER), conventional="hw.power")
 BOARD_PROCESSES = Metric("perjoule_board_processes", Kind.GAUGE, "Processes that compute on a board: an engine has one", ("gpu",))
 IN_FLIGHT = Metric("perjoule_requests_in_flight", Kind.GAUGE, "Requests between arrival and end")
+UNKNOWN_REQUESTS = Metric("perjoule_engine_unknown_requests", Kind.GAUGE,
+                          "Requests that the engine runs and that did not come through here, at least; absent where it does not tell")
+ENGINE_STEPS = Metric("perjoule_engine_steps_told_total", Kind.COUNTER, "Steps of the engine that it has told itself (--steps)")
+ENGINE_STEPS_IGNORED = Metric("perjoule_engine_steps_ignored_total", Kind.COUNTER, "Messages of it that said nothing that can be true")
+ENGINE_STEPS_BELIEVED = Metric("perjoule_engine_steps_believed", Kind.GAUGE,
+                               "1 while joules are divided by the steps that the engine tells, 0 while by what clients see")
 METERING_FAILURES = Metric("perjoule_metering_failures_total", Kind.COUNTER, "Failures of the meter; a record may be lost by one")
 SAMPLER_READS = Metric("perjoule_sampler_reads_total", Kind.COUNTER, "Successful reads of the energy counter")
 SAMPLER_ERRORS = Metric("perjoule_sampler_errors_total", Kind.COUNTER, "Failed reads of the energy counter")
@@ -193,13 +212,14 @@ OUTBOX_DROPPED = Metric("perjoule_outbox_dropped_records_total", Kind.COUNTER,
 METRIC_EXPORTS = Metric("perjoule_metric_exports_total", Kind.COUNTER, "Times that metrics were sent over OTLP, or not",
                         ("result",))
 READY = Metric("perjoule_ready", Kind.GAUGE, "Whether traffic should be sent here, as /readyz says: 1 or 0")
+ENERGY_FAILING = Metric("perjoule_energy_failing", Kind.GAUGE,
+                        "Whether the source of energy cannot be read or is waited for, as /readyz says: 1 or 0")
 BUILD_INFO = Metric("perjoule_build_info", Kind.GAUGE, "The program that runs; always 1", ("version", "python"))
 TARGET_INFO = Metric("target_info", Kind.GAUGE, "Who this is, as OpenTelemetry says it; always 1",
                      ("service_name", "service_version", "service_instance_id"))
 
-METRICS = (REQUESTS, REQUEST_JOULES, TOKENS, CACHED_TOKENS, REASONING_TOKENS, STEADY_JOULES, STEADY_SECONDS, DURATION, FIRST_TOKEN,
-           TOKEN_TIME, TOKEN_SIZES, ENERGY_SIZES, TENANT_REQUESTS, TENANT_JOULES, TENANT_TOKENS, MEASURED_JOULES, REQUESTS_JOULES,
-           IDLE_JOULES, UNATTRIBUTED_JOULES, SETTLED_JOULES, POWER_WATTS, BOARD_JOULES, BOARD_WATTS, BOARD_PROCESSES, IN_FLIGHT,
-           METERING_FAILURES, SAMPLER_READS, SAMPLER_ERRORS, OUTBOX_PENDING, OUTBOX_STORED, OUTBOX_DROPPED, METRIC_EXPORTS, READY,
-           BUILD_INFO,
-           TARGET_INFO)
+METRICS = (REQUESTS, REQUEST_JOULES, TOKENS, CACHED_TOKENS, REASONING_TOKENS, UNITS, UNIT_JOULES, STEADY_JOULES, STEADY_SECONDS, DURATION,
+           FIRST_TOKEN, TOKEN_TIME, TOKEN_SIZES, ENERGY_SIZES, TENANT_REQUESTS, TENANT_JOULES, TENANT_TOKENS, MEASURED_JOULES,
+           REQUESTS_JOULES, IDLE_JOULES, UNATTRIBUTED_JOULES, SETTLED_JOULES, POWER_WATTS, BOARD_JOULES, BOARD_WATTS, BOARD_PROCESSES,
+           IN_FLIGHT, UNKNOWN_REQUESTS, ENGINE_STEPS, ENGINE_STEPS_IGNORED, ENGINE_STEPS_BELIEVED, METERING_FAILURES, SAMPLER_READS,
+           SAMPLER_ERRORS, OUTBOX_PENDING, OUTBOX_STORED, OUTBOX_DROPPED, METRIC_EXPORTS, READY, ENERGY_FAILING, BUILD_INFO, TARGET_INFO)

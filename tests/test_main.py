@@ -42,7 +42,7 @@ REFUSED = {
     "an upstream that is no URL": (["serve", "--upstream", "localhost:8000"], "--upstream: got 'localhost:8000'"),
     "a certificate without its key": ([*SERVE, "--tls-cert", "a.pem"], "--tls-cert: got a file without --tls-key, expected both"),
     "its own unix socket": (["serve", "--upstream", "unix:///a", "--listen", "unix:/a"], "is where this sidecar itself would listen"),
-    "an exporter that is not there": ([*SERVE, "--energy", "dcgm:http://127.0.0.1:1"], "dcgm: http://127.0.0.1:1 does not answer"),
+    "an exporter that can be nowhere": ([*SERVE, "--energy", "dcgm:ftp://127.0.0.1:1"], "dcgm: got 'ftp://127.0.0.1:1'"),
     "an unknown source": ([*SERVE, "--energy", "sun"], "--energy: got 'sun'"),
     "a recording that is not there": ([*SERVE, "--energy", "replay:/nonexistent"], "/nonexistent"),
     "a ledger that cannot be": ([*SERVE, "--energy", "simulated", "--ledger", "/proc/folder/ledger.sqlite3"], "/proc/folder"),

@@ -52,7 +52,8 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_sdist_and_tree_hold_the_same_modules(dist: Path) -> None:
     """Nothing is forgotten on the way to the user, and nothing comes along twice."""
     tree = modules([*(f"perjoule/{p.relative_to(ROOT)}" for folder in FOLDERS for p in (ROOT / folder).rglob("*.*")),
-                    *(f"perjoule/{p.name}" for p in (ROOT / "src" / "perjoule").iterdir())])
+                    *(f"perjoule/{p.name}" for p in (ROOT / "src" / "perjoule").iterdir()),
+                    *(f"perjoule/vllm/{p.name}" for p in (ROOT / "src" / "perjoule" / "vllm").iterdir())])
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         assert modules(archive.namelist()) == tree

@@ -11,6 +11,8 @@
 
 from dataclasses import dataclass, field
 
+from perjoule.sidecar.ports import AbsentError, CounterError, SilentError, UnavailableError
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -21,3 +23,8 @@ class Access:
 
 
 OPEN = Access()
+
+
+def why_not(error: CounterError, more: str = "") -> UnavailableError:
+    """What a source says that could not be read when it was opened: whether it may come, or is not what was meant."""
+    return (AbsentError if isinstance(error, SilentError) else UnavailableError)(f"{error}{more}")

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from perjoule.adapters.remote import OPEN, Access
+from perjoule.adapters.remote import OPEN, Access, why_not
 from perjoule.adapters.remote.page import Page, whole_uj
 from perjoule.sidecar.metering.pools import each_once
-from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
+from perjoule.sidecar.ports import AbsentError, CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, UJ_PER_J, UJ_PER_MJ
 
@@ -48,17 +48,17 @@ class Exporter:
         self._latest: tuple[Reading, ...] = ()
         try:
             there = self._ask()[2]
+            if not there:
+                raise AbsentError(f"{self.name}: {url} shows no {self.metric}")
             named = tuple(there) if gpus == "all" else each_once(gpus)
             for uuid in named:
                 if uuid not in there:
-                    raise UnavailableError(f"{self.name}: no board {uuid!r} on {url}; there is {', '.join(there) or 'none'}")
-            if not named:
-                raise UnavailableError(f"{self.name}: {url} shows no {self.metric}")
+                    raise UnavailableError(f"{self.name}: no board {uuid!r} on {url}; there is {', '.join(there)}")
             self.devices = tuple(Device(uuid, there[uuid][1]) for uuid in named)
             self.period_ns = self._watch()
         except CounterError as error:
             self.close()
-            raise UnavailableError(str(error)) from error
+            raise why_not(error) from error
         except UnavailableError:
             self.close()
             raise

@@ -12,13 +12,14 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from perjoule.adapters.remote import OPEN, Access
+from perjoule.adapters.remote import OPEN, Access, why_not
 from perjoule.adapters.remote.clock import Clock
+from perjoule.adapters.remote.page import HOPELESS
 from perjoule.adapters.remote.told import Told
 from perjoule.sidecar.http import tls
 from perjoule.sidecar.http.addresses import Unix, read_address
 from perjoule.sidecar.metering.pools import each_once
-from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
+from perjoule.sidecar.ports import AbsentError, CounterError, Device, Reading, SilentError, UnavailableError
 from perjoule.sidecar.process import readings as wire
 from perjoule.sidecar.process.publisher import boot_id
 from perjoule.sidecar.units import NS_PER_S
@@ -53,9 +54,13 @@ class MeterCounter:
             self._greet(None)
             self._choose(tuple(device.uuid for device in self._hello.devices) if gpus == "all" else each_once(gpus))
             self._listen(until_first=True)
-        except (OSError, CounterError, wire.WireError) as error:
+        except CounterError as error:
             self.close()
-            raise UnavailableError(str(error) if isinstance(error, CounterError) else f"meter: {where}: {error}") from error
+            raise why_not(error) from error
+        except (OSError, wire.WireError) as error:
+            self.close()
+            is_absent = isinstance(error, OSError) and not isinstance(error, HOPELESS)
+            raise (AbsentError if is_absent else UnavailableError)(f"meter: {where}: {error}") from error
         self.name, self.status, self.boundary = self._hello.name, self._hello.status, self._hello.boundary
         self.period_ns = self._hello.period_ns
         self._thread = threading.Thread(target=self._keep, name="perjoule-meter", daemon=True)
@@ -163,7 +168,7 @@ class MeterCounter:
             if until_first and self._told and self._clock.answers >= FIRST_PINGS:
                 return
             if until_first and (self._fault or time.monotonic() - begun_s > 2 * TIMEOUT_S):
-                raise CounterError(f"meter: {self._where}: {self._fault or 'it has not read its counter yet'}")
+                raise SilentError(f"meter: {self._where}: {self._fault or 'it has not read its counter yet'}")
 
     def _ping(self) -> None:
         assert self._socket is not None

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from perjoule.adapters.remote import Access
 from perjoule.sidecar.http import tls
 from perjoule.sidecar.http.addresses import Unix, read_origin
-from perjoule.sidecar.ports import CounterError, UnavailableError
+from perjoule.sidecar.ports import CounterError, SilentError, UnavailableError
 
 TIMEOUT_S = 1.0
+HOPELESS = (ssl.SSLCertVerificationError, PermissionError)  # waiting does not help
+STARTING = (502, 503, 504)  # what a proxy says, or a server, before it is up
 LONGEST = 16 << 20  # bytes; a page of eight boards has about 100 kB
 
 
@@ -61,7 +63,8 @@ class Page:
                 return self._get(path, again=False)
         except (OSError, HTTPException) as error:
             self._connection.close()  # the next request dials again
-            raise CounterError(f"{self._source}: {self.url} does not answer: {error!r}") from error
+            kind = CounterError if isinstance(error, HOPELESS) else SilentError
+            raise kind(f"{self._source}: {self.url} does not answer: {error!r}") from error
 
     def _get(self, path: str, *, again: bool) -> Seen:
         before = time.monotonic_ns()
@@ -77,7 +80,8 @@ class Page:
         after = time.monotonic_ns()
         if answer.status != 200:
             self._connection.close()
-            raise CounterError(f"{self._source}: {self.url}{path} answered {answer.status}, expected 200: {body[:120]!r}")
+            kind = SilentError if answer.status in STARTING else CounterError
+            raise kind(f"{self._source}: {self.url}{path} answered {answer.status}, expected 200: {body[:120]!r}")
         if answer.length or len(body) == LONGEST:  # half a number is one, too
             self._connection.close()
             raise CounterError(f"{self._source}: {self.url}{path} was cut off after {len(body)} bytes, expected all of at most {LONGEST}")

@@ -6,7 +6,7 @@ takes: so it is asked for once a second, and windows are a second long.
 
 import json
 
-from perjoule.adapters.remote import OPEN, Access
+from perjoule.adapters.remote import OPEN, Access, why_not
 from perjoule.adapters.remote.page import Page, whole_uj
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
 from perjoule.sidecar.record import Status
@@ -32,7 +32,7 @@ class TrtllmCounter:
             self.read()
         except CounterError as error:
             self.close()
-            raise UnavailableError(f"{error}; trtllm-serve needs `enable_energy_metrics: true`") from error
+            raise why_not(error, "; trtllm-serve needs `enable_energy_metrics: true`") from error
 
     def read(self) -> tuple[Reading, ...]:
         """The sum. Raises CounterError."""

@@ -6,7 +6,7 @@ It reads when it is asked. It numbers boards and tells no UUIDs, so records name
 import json
 from typing import Any
 
-from perjoule.adapters.remote import OPEN, Access
+from perjoule.adapters.remote import OPEN, Access, why_not
 from perjoule.adapters.remote.page import Page, whole_uj
 from perjoule.sidecar.metering.pools import each_once
 from perjoule.sidecar.ports import CounterError, Device, Reading, UnavailableError
@@ -39,7 +39,7 @@ class ZeusdCounter:
             self.read()
         except CounterError as error:
             self.close()
-            raise UnavailableError(str(error)) from error
+            raise why_not(error) from error
         except UnavailableError:
             self.close()
             raise

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from perjoule.sidecar.access.keys import Keys
 from perjoule.sidecar.dialects.endpoints import PATHS
+from perjoule.sidecar.dialects.jobs import look_of
 from perjoule.sidecar.http.heads import NOTHING, Headers, first
 
 AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
@@ -21,7 +22,8 @@ PREFLIGHT = b"access-control-request-method"
 CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
 WITHOUT_A_KEY = frozenset({"/health", "/ping"})  # a load balancer's question; /v1/models would name every tenant's adapters
 NAMESPACES = frozenset({"v1", "v2", "inference", "cohere"})
-OPEN = PATHS | WITHOUT_A_KEY | {"/version", "/tokenize", "/detokenize", "/chat_tokenize", "/info"}
+COMFYUI = frozenset({"/prompt", "/api/prompt", "/view", "/api/view"})  # and a job's history; its queue and its socket show everybody's
+OPEN = PATHS | WITHOUT_A_KEY | COMFYUI | {"/version", "/tokenize", "/detokenize", "/chat_tokenize", "/info"}
 # vLLM's routes that serve the operator, not clients (0.25 to 0.33: launchers/, serve/, rl/, scale_out/), by any of their segments:
 # some lie inside the namespaces, and behind `--root-path /v1` all of them do.
 OPERATORS_ONLY = frozenset({
@@ -71,7 +73,8 @@ class Routes:
         segments = path.split("/")[1:]
         if not OPERATORS_ONLY.isdisjoint(segment.lower() for segment in segments):
             return False
-        return path in OPEN or bool(segments and segments[0] in NAMESPACES) or path.startswith(self.folders)
+        is_job = look_of("GET", path) is not None
+        return path in OPEN or is_job or bool(segments and segments[0] in NAMESPACES) or path.startswith(self.folders)
 
 
 def read_routes(text: str) -> Routes:

@@ -1,6 +1,6 @@
 """The operator's port: metrics, health, records and sums, for scrapers, orchestrators and people.
 
-    answers  JSON, and errors in OpenAI's shape
+    answers  what is asked, and answered: JSON, and errors in OpenAI's shape
     queries  the parameters of a question about stored records
     guard    who is answered
     page     the live page: one document that may load nothing

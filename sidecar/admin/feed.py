@@ -6,16 +6,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
-from aiohttp import web
 
-from perjoule.sidecar.admin.answers import error_answer
-from perjoule.sidecar.http.downstream import reset
+from perjoule.sidecar.admin.answers import Question, Reply, error_reply
+from perjoule.sidecar.http.heads import chunk, last_chunk
 
 NEWS_S = 0.25
 STATE_S = 1.0
 VIEWERS = 32
 BEHIND = 20  # events, five seconds: who has not taken these is let go, and comes back by itself
-HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEAD = ("Content-Type: text/event-stream", "Cache-Control: no-store", "X-Accel-Buffering: no")
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +33,54 @@ class LiveView(Protocol):
 
 
 class Viewer:
-    """One page that is open somewhere."""
+    """One page that is open somewhere. What it is told before it takes what it was told before waits; it hears how its client fares."""
 
-    def __init__(self, transport: asyncio.Transport | None, token: str | None) -> None:
-        self.events: asyncio.Queue[bytes | None] = asyncio.Queue(BEHIND)  # None: there will be no more
-        self.token = token  # by which it came in
-        self._transport = transport
+    def __init__(self, question: Question, token: str | None) -> None:
+        self.client, self.token = question.request.client, token  # by which it came in
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether its connection may serve another request
+        self._chunked = question.request.version >= (1, 1)
+        self._waiting: list[bytes | None] | None = []  # None: it takes what it is told at once
+
+    def open(self, past: bytes) -> None:
+        """Answer: the head, what was told before it came, and what has been told since."""
+        framing = "Transfer-Encoding: chunked" if self._chunked else "Connection: close"
+        self._write("\r\n".join(["HTTP/1.1 200 OK", *HEAD, framing, "", ""]).encode())
+        self._put(past)
+        self.client_writable(True)
 
     def tell(self, event: bytes | None) -> None:
-        """Put it in line; one whose line is full is cut off."""
-        try:
-            self.events.put_nowait(event)
-        except asyncio.QueueFull:
-            if self._transport is not None and not self._transport.is_closing():
-                reset(self._transport)
+        """One more event, or None: there will be no more. Who has not taken the latest ones is cut off."""
+        if self._waiting is None:
+            self._put(event)
+        elif len(self._waiting) < BEHIND:
+            self._waiting.append(event)
+        else:
+            self.client.reset()
+
+    def client_writable(self, writable: bool) -> None:
+        """Front.Writer: its socket is full, or has room again."""
+        waiting, self._waiting = self._waiting or [], None if writable else []
+        for event in waiting:
+            self.tell(event)  # its socket may be full again in the middle of it
+
+    def client_gone(self) -> None:
+        """Front.Writer: nobody looks any more."""
+        self._finish(False)
+
+    def _put(self, event: bytes | None) -> None:
+        if event is None:
+            self._write(last_chunk() if self._chunked else b"")
+            self._finish(self._chunked)
+        else:
+            self._write(chunk(event) if self._chunked else event)
+
+    def _write(self, data: bytes) -> None:
+        if self.client.transport is not None and not self.done.done():
+            self.client.transport.write(data)
+
+    def _finish(self, kept: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(kept)
 
 
 class Feed:
@@ -60,35 +93,33 @@ class Feed:
         self._news: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
 
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        """`GET /energy/live`: event `past` first, then `news` and `state`, until either side goes."""
-        if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-            return error_answer(403, "expected to be asked by the sidecar's own page: another's could hold every place", "cross_site")
+    def viewer(self, question: Question) -> Viewer | Reply:
+        """Who asks for `/energy/live`, if he may look and there is room."""
+        if (question.field(b"sec-fetch-site") or "same-origin") not in ("same-origin", "none"):
+            return error_reply(403, "expected to be asked by the sidecar's own page: another's could hold every place", "cross_site")
         if len(self._viewers) >= VIEWERS:
-            refused = error_answer(503, f"{VIEWERS} pages are open, which is all there is room for", "too_many_viewers")
-            refused.headers["Retry-After"] = "5"
-            return refused
-        viewer = Viewer(request.transport, self._token_now())
+            return error_reply(503, f"{VIEWERS} pages are open, which is all there is room for", "too_many_viewers",
+                               fields=(("Retry-After", "5"),))
+        return Viewer(question, self._token_now())
+
+    async def serve(self, viewer: Viewer) -> bool:
+        """Event `past` first, then `news` and `state`, until either side goes. Whether the connection may serve another request."""
         self._viewers.add(viewer)
-        response = web.StreamResponse(headers=HEADERS)
+        viewer.client.exchange = viewer
         try:
             if not self._telling:
                 self._begin()
             now = {"news": {**self._news, "slots": []}, "state": self._state}
             past = await self._view.past() | now  # what is told from here on waits in line
-            await response.prepare(request)
-            await response.write(_event("past", past))
-            while (event := await viewer.events.get()) is not None:
-                await response.write(event)
-        except ConnectionError:
-            pass  # it went away, or took nothing for too long
+            viewer.open(_event("past", past))
+            return await viewer.done
         finally:
+            viewer.client.exchange = None
             self._viewers.discard(viewer)
             if not self._viewers:
                 self._rest()
-        return response
 
-    async def close(self, _: web.Application) -> None:
+    def close(self) -> None:
         """The sidecar stops."""
         self._part()
 

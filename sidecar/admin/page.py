@@ -1,25 +1,33 @@
 """The live page: one document with its style and program inside, which may talk to the operator's port and load nothing."""
 
+import gzip
 import re
 from base64 import b64encode
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
-from aiohttp import web
+from perjoule.sidecar.admin.answers import Question, Reply
 
 SCRIPTS = ("dom", "numbers", "state", "stream", "chart", "panels", "flight", "frame", "main")
+HTML = "text/html; charset=utf-8"
 PLACE = re.compile(r"%%(STYLE|SCRIPT)%%")
 
 
-def page() -> web.Response:
-    """The document, and what it may do."""
+def page(question: Question) -> Reply:
+    """The document, and what it may do; smaller for who takes that."""
     body, policy = document()
-    headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-               "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-cache"}
-    response = web.Response(text=body, content_type="text/html", headers=headers)
-    response.enable_compression()
-    return response
+    fields = (("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"),
+              ("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Resource-Policy", "same-origin"),
+              ("Cache-Control", "no-cache"), ("Vary", "Accept-Encoding"))
+    if "gzip" in question.field(b"accept-encoding").lower():
+        return Reply(_smaller(), content_type=HTML, fields=(*fields, ("Content-Encoding", "gzip")))
+    return Reply(body.encode(), content_type=HTML, fields=fields)
+
+
+@cache
+def _smaller() -> bytes:
+    return gzip.compress(document()[0].encode(), mtime=0)
 
 
 @cache

@@ -1,16 +1,24 @@
 """The operator's port: metrics for a scraper, health for an orchestrator, records and sums of joules for people."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
+from urllib.parse import unquote
 
-from aiohttp import web
-
-from perjoule.sidecar.admin.answers import error_answer, errors_in_shape, json_answer
-from perjoule.sidecar.admin.feed import Feed, LiveView
-from perjoule.sidecar.admin.guard import PAGE, guard
+from perjoule.sidecar.admin.answers import Question, Reply, error_reply, json_reply
+from perjoule.sidecar.admin.feed import Feed, LiveView, Viewer
+from perjoule.sidecar.admin.guard import PAGE, refusal
 from perjoule.sidecar.admin.page import page
 from perjoule.sidecar.admin.queries import Query
+from perjoule.sidecar.http import heads
+from perjoule.sidecar.http.downstream import Request
+
+LIVE = "/energy/live"
+RECORDS = "/energy/"
+NO_LEDGER = error_reply(404, "no records are kept (--ledger off); start with --ledger FILE to keep them", "no_ledger")
+
+logger = logging.getLogger(__name__)
 
 
 class RecordQueries(Protocol):
@@ -61,82 +69,109 @@ class AdminView(Protocol):
         """Each board with a counter, and how it is now."""
 
 
-def admin_app(view: AdminView, token_now: Callable[[], str | None] = lambda: None) -> web.Application:
-    """The operator's port as an aiohttp application. What is neither page, event nor metric is JSON, errors in OpenAI's shape."""
-    routes = web.RouteTableDef()
-    feed = Feed(view.live, token_now)
+class Port:
+    """The operator's port: what `Front` hands each request to. What is neither page, event nor metric is JSON."""
 
-    @routes.get(PAGE)
-    async def live_page(_: web.Request) -> web.Response:
-        return page()
+    def __init__(self, view: AdminView, token_now: Callable[[], str | None] = lambda: None) -> None:
+        self._view, self._token_now = view, token_now
+        self._feed = Feed(view.live, token_now)
+        self._replies: dict[str, Callable[[Question], Awaitable[Reply]]] = {
+            PAGE: self._page, "/metrics": self._metrics, "/livez": self._livez, "/readyz": self._readyz, "/energy": self._energy,
+            "/energy/balance": self._balance, "/energy/in-flight": self._in_flight, "/energy/setting": self._setting,
+            "/energy/boards": self._boards}
 
-    @routes.get("/energy/live", allow_head=False)
-    async def live(request: web.Request) -> web.StreamResponse:
-        return await feed.serve(request)
+    async def handle(self, request: Request) -> bool:
+        """Answer it. Whether its connection may serve another."""
+        question, keep_alive = Question(request), request.keep_alive and request.body.whole
+        told = await self._tell(question)
+        if isinstance(told, Viewer):
+            return await self._feed.serve(told) and keep_alive
+        if request.client.transport is not None:
+            request.client.transport.write(told.as_bytes(question, keep_alive))
+        return keep_alive
 
-    @routes.get("/metrics")
-    async def metrics(request: web.Request) -> web.Response:
-        body, content_type = await view.render_metrics(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+    def close(self) -> None:
+        """The sidecar stops: pages are sent away."""
+        self._feed.close()
 
-    @routes.get("/livez")
-    async def livez(_: web.Request) -> web.Response:
-        return json_answer({"live": True})
+    # inside
 
-    @routes.get("/readyz")
-    async def readyz(_: web.Request) -> web.Response:
-        ready, why = view.ready()
-        return json_answer({"ready": ready, **why}, status=200 if ready else 503)
-
-    @routes.get("/energy/balance")
-    async def balance(_: web.Request) -> web.Response:
-        now = view.balance()
-        if now is None:
-            return error_answer(404, "no energy source; `perjoule probe` says why", "no_energy_source")
-        shared_out = now["requests_uj"] + now["idle_uj"] + now["unattributed_uj"]
-        return json_answer({**now, "conserved": now["measured_uj"] == shared_out})
-
-    @routes.get("/energy/in-flight")
-    async def in_flight(_: web.Request) -> web.Response:
-        return json_answer({"requests": view.in_flight()})
-
-    @routes.get("/energy/setting")
-    async def setting(_: web.Request) -> web.Response:
-        return json_answer(view.setting())
-
-    @routes.get("/energy/boards")
-    async def boards(_: web.Request) -> web.Response:
-        return json_answer({"boards": await view.boards()})
-
-    @routes.get("/energy")
-    async def energy(request: web.Request) -> web.Response:
-        if view.ledger is None:
-            return _no_ledger()
+    async def _tell(self, question: Question) -> Reply | Viewer:
+        """The answer, or who is told for as long as he looks; whatever goes wrong is answered in one shape."""
+        request, named = question.request, f"{question.method} {question.path}"  # as it came: decoded, a path could hold line ends
+        fault = heads.fault(request.method, request.version, heads.first(request.headers, b"transfer-encoding"),
+                            heads.first(request.headers, b"expect"))
+        if fault is not None:
+            return error_reply(*fault, "invalid_request")
         try:
-            query = Query(request.query)
+            refused = refusal(question, self._token_now())
+            if refused is not None:
+                return refused
+            allowed = ("GET",) if question.path == LIVE else ("GET", "HEAD")
+            if question.method not in allowed:
+                return error_reply(405, f"{named}: Method Not Allowed", "invalid_request", fields=(("Allow", ", ".join(allowed)),))
+            if question.path == LIVE:
+                return self._feed.viewer(question)
+            reply = self._replies.get(question.path)
+            if reply is not None:
+                return await reply(question)
+            wanted = question.path.removeprefix(RECORDS)
+            if question.path.startswith(RECORDS) and wanted and "/" not in wanted:
+                return await self._record(unquote(wanted))
+            return error_reply(404, f"{named}: Not Found", "invalid_request")
+        except OSError as error:
+            logger.warning("%s: %s", named, error)
+            return error_reply(503, str(error), "ledger_unavailable")
+        except Exception as error:
+            logger.exception("%s failed", named)
+            return error_reply(500, f"{type(error).__name__}: {error}", "internal_error")
+
+    async def _page(self, question: Question) -> Reply:
+        return page(question)
+
+    async def _metrics(self, question: Question) -> Reply:
+        body, content_type = await self._view.render_metrics(question.field(b"accept"))
+        return Reply(body, content_type=content_type)
+
+    async def _livez(self, _: Question) -> Reply:
+        return json_reply({"live": True})
+
+    async def _readyz(self, _: Question) -> Reply:
+        ready, why = self._view.ready()
+        return json_reply({"ready": ready, **why}, 200 if ready else 503)
+
+    async def _balance(self, _: Question) -> Reply:
+        now = self._view.balance()
+        if now is None:
+            return error_reply(404, "no energy source; `perjoule probe` says why", "no_energy_source")
+        shared_out = now["requests_uj"] + now["idle_uj"] + now["unattributed_uj"]
+        return json_reply({**now, "conserved": now["measured_uj"] == shared_out})
+
+    async def _in_flight(self, _: Question) -> Reply:
+        return json_reply({"requests": self._view.in_flight()})
+
+    async def _setting(self, _: Question) -> Reply:
+        return json_reply(self._view.setting())
+
+    async def _boards(self, _: Question) -> Reply:
+        return json_reply({"boards": await self._view.boards()})
+
+    async def _energy(self, question: Question) -> Reply:
+        if self._view.ledger is None:
+            return NO_LEDGER
+        try:
+            query = Query(question.query)
             if query.by or query.interval_s is not None:
-                groups = await asyncio.to_thread(view.ledger.grouped, query.by, interval_s=query.interval_s,
-                                                 **query.where)
-                return json_answer({"by": query.by, "interval_s": query.interval_s, "groups": groups})
+                groups = await asyncio.to_thread(self._view.ledger.grouped, query.by, interval_s=query.interval_s, **query.where)
+                return json_reply({"by": query.by, "interval_s": query.interval_s, "groups": groups})
         except ValueError as error:
-            return error_answer(400, str(error), "invalid_query", str(error).partition(":")[0])
-        return json_answer({"records": await asyncio.to_thread(view.ledger.latest, query.limit, **query.where)})
+            return error_reply(400, str(error), "invalid_query", str(error).partition(":")[0])
+        return json_reply({"records": await asyncio.to_thread(self._view.ledger.latest, query.limit, **query.where)})
 
-    @routes.get("/energy/{id}")
-    async def record(request: web.Request) -> web.Response:
-        if view.ledger is None:
-            return _no_ledger()
-        wanted = request.match_info["id"]
-        found = await asyncio.to_thread(view.ledger.get, wanted)
+    async def _record(self, wanted: str) -> Reply:
+        if self._view.ledger is None:
+            return NO_LEDGER
+        found = await asyncio.to_thread(self._view.ledger.get, wanted)
         if found is None:
-            return error_answer(404, f"id: got {wanted!r}, expected the id of a kept record or request", "not_found", "id")
-        return json_answer(found)
-
-    app = web.Application(middlewares=[errors_in_shape, guard(token_now)])
-    app.add_routes(routes)
-    app.on_shutdown.append(feed.close)
-    return app
-
-
-def _no_ledger() -> web.Response:
-    return error_answer(404, "no records are kept (--ledger off); start with --ledger FILE to keep them", "no_ledger")
+            return error_reply(404, f"id: got {wanted!r}, expected the id of a kept record or request", "not_found", "id")
+        return json_reply(found)

@@ -1,11 +1,14 @@
 """Which paths are inference, and in which dialect their bodies speak.
 
-The table is the union of the routes of vLLM 0.33, TGI 3.3 and SGLang 0.5 that make a GPU compute. Asynchronous jobs
-(`POST /v1/videos`) are not in it: their work outlives the request, so an energy figure for the request would be untrue.
+The table is the union of the routes of vLLM 0.33, vLLM-Omni, TGI 3.3, SGLang 0.5 with its diffusion, llama.cpp and A1111 that make a
+GPU compute.
+What creates a job (`POST /v1/videos`) has a table of its own: its work outlives the request.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from perjoule.sidecar.record import Unit
 
 
 class Dialect(StrEnum):
@@ -16,8 +19,11 @@ class Dialect(StrEnum):
     RESPONSES = "responses"  # OpenAI responses
     MESSAGES = "messages"  # Anthropic messages
     EMBEDDINGS = "embeddings"
-    GENERATE = "generate"  # TGI and SGLang native
+    GENERATE = "generate"  # native of TGI, SGLang and llama.cpp
     IMAGES = "images"
+    SDAPI = "sdapi"  # images, as AUTOMATIC1111 has them
+    VIDEOS = "videos"
+    COMFYUI = "comfyui"
     AUDIO = "audio"
     REALTIME = "realtime"  # events of a WebSocket, OpenAI's and vLLM's
     OTHER = "other"
@@ -27,43 +33,74 @@ class Dialect(StrEnum):
 class Endpoint:
     """One inference route; `operation` is OpenTelemetry's `gen_ai.operation.name` for it.
 
-    `asks_usage` says that streams of this route report usage only to those who send `stream_options.include_usage`.
+    `asks_usage` says that streams of this route report usage only to those who send `stream_options.include_usage`. `decodes` is false
+    where all is computed like a prompt and then answered; `unit` is what such an answer is counted in, where that is not tokens.
     """
 
     name: str
     operation: str
     dialect: Dialect
     asks_usage: bool = False
+    decodes: bool = True
+    unit: Unit | None = None
+
+
+def _all_prompt(name: str, operation: str, dialect: Dialect = Dialect.OTHER, unit: Unit | None = None) -> Endpoint:
+    return Endpoint(name, operation, dialect, decodes=False, unit=unit)
 
 
 _CHAT = Endpoint("chat.completions", "chat", Dialect.CHAT, asks_usage=True)
 _COMPLETIONS = Endpoint("completions", "text_completion", Dialect.COMPLETIONS, asks_usage=True)
-_EMBEDDINGS = Endpoint("embeddings", "embeddings", Dialect.EMBEDDINGS)
+_EMBEDDINGS = _all_prompt("embeddings", "embeddings", Dialect.EMBEDDINGS)
 _GENERATE = Endpoint("generate", "text_completion", Dialect.GENERATE)
-_RERANK = Endpoint("rerank", "rerank", Dialect.OTHER)
-_SCORE = Endpoint("score", "score", Dialect.OTHER)
-_CLASSIFY = Endpoint("classify", "classify", Dialect.OTHER)
+_RERANK = _all_prompt("rerank", "rerank")
+_SCORE = _all_prompt("score", "score")
+_CLASSIFY = _all_prompt("classify", "classify")
+_COMPLETION = Endpoint("completion", "text_completion", Dialect.GENERATE)  # llama.cpp's own
+_RESPONSES = Endpoint("responses", "chat", Dialect.RESPONSES)
 _INVOCATIONS = Endpoint("invocations", "generate_content", Dialect.OTHER)
+
+
+def _audio(name: str) -> Endpoint:
+    return Endpoint(name, "generate_content", Dialect.AUDIO, unit=Unit.AUDIO_SECOND)
+
+
+def _images(name: str, dialect: Dialect = Dialect.IMAGES) -> Endpoint:
+    return _all_prompt(name, "generate_content", dialect, Unit.IMAGE)
+
+
+def _videos(name: str) -> Endpoint:
+    return _all_prompt(name, "generate_content", Dialect.VIDEOS, Unit.VIDEO_SECOND)
+
 
 _ENDPOINTS = {
     "/v1/chat/completions": _CHAT,
     "/v1/chat/completions/batch": Endpoint("chat.completions.batch", "chat", Dialect.CHAT),
     "/v1/completions": _COMPLETIONS,
-    "/v1/responses": Endpoint("responses", "chat", Dialect.RESPONSES),
+    "/v1/responses": _RESPONSES,
     "/v1/messages": Endpoint("messages", "chat", Dialect.MESSAGES),
     "/cohere/v2/chat": Endpoint("cohere.chat", "chat", Dialect.OTHER),
     "/inference/v1/generate": Endpoint("tokens.generate", "text_completion", Dialect.OTHER),
     "/v1/decisions": Endpoint("decisions", "generate_content", Dialect.OTHER),
     "/v1/systemone": Endpoint("systemone", "generate_content", Dialect.OTHER),
-    "/generative_scoring": Endpoint("generative_scoring", "score", Dialect.OTHER),
+    "/generative_scoring": _all_prompt("generative_scoring", "score"),
     "/generate": _GENERATE,
     "/generate_stream": Endpoint("generate_stream", "text_completion", Dialect.GENERATE),
     "": _GENERATE,  # POST / is TGI's older name of /generate
+    "/completion": _COMPLETION,
+    "/completions": _COMPLETION,
+    "/infill": Endpoint("infill", "text_completion", Dialect.GENERATE),
+    "/chat/completions": _CHAT,
+    "/responses": _RESPONSES,
+    "/embedding": _EMBEDDINGS,
+    "/embeddings": _EMBEDDINGS,
+    "/reranking": _RERANK,
+    "/v1/reranking": _RERANK,
     "/invocations": _INVOCATIONS,
     "/vertex": _INVOCATIONS,
     "/v1/embeddings": _EMBEDDINGS,
     "/v2/embed": _EMBEDDINGS,
-    "/pooling": Endpoint("pooling", "embeddings", Dialect.EMBEDDINGS),
+    "/pooling": _all_prompt("pooling", "embeddings", Dialect.EMBEDDINGS),
     "/classify": _CLASSIFY,
     "/v1/classify": _CLASSIFY,
     "/score": _SCORE,
@@ -71,12 +108,24 @@ _ENDPOINTS = {
     "/rerank": _RERANK,
     "/v1/rerank": _RERANK,
     "/v2/rerank": _RERANK,
-    "/v1/audio/speech": Endpoint("audio.speech", "generate_content", Dialect.AUDIO),
-    "/v1/audio/transcriptions": Endpoint("audio.transcriptions", "generate_content", Dialect.AUDIO),
-    "/v1/audio/translations": Endpoint("audio.translations", "generate_content", Dialect.AUDIO),
-    "/v1/images/generations": Endpoint("images.generations", "generate_content", Dialect.IMAGES),
-    "/v1/images/edits": Endpoint("images.edits", "generate_content", Dialect.IMAGES),
-    "/v1/videos/sync": Endpoint("videos.sync", "generate_content", Dialect.IMAGES),
+    "/v1/audio/speech": _audio("audio.speech"),
+    "/v1/audio/transcriptions": _audio("audio.transcriptions"),
+    "/audio/transcriptions": _audio("audio.transcriptions"),
+    "/v1/audio/translations": _audio("audio.translations"),
+    "/v1/images/generations": _images("images.generations"),
+    "/v1/images/edits": _images("images.edits"),
+    "/v1/images/variations": _images("images.variations"),
+    "/sdapi/v1/txt2img": _images("txt2img", Dialect.SDAPI),
+    "/sdapi/v1/img2img": _images("img2img", Dialect.SDAPI),
+    "/v1/videos/sync": _videos("videos.sync"),
+}
+
+_COMFYUI = _all_prompt("comfyui.prompt", "generate_content", Dialect.COMFYUI, Unit.IMAGE)  # or video: its graph says
+
+_JOBS = {
+    "/v1/videos": _videos("videos"),
+    "/prompt": _COMFYUI,
+    "/api/prompt": _COMFYUI,
 }
 
 PATHS = frozenset(_ENDPOINTS)
@@ -85,7 +134,7 @@ PATHS = frozenset(_ENDPOINTS)
 REALTIME = Endpoint("realtime", "generate_content", Dialect.REALTIME)
 """One response, or one transcription, in a WebSocket session."""
 
-OPERATIONS = {endpoint.name: endpoint.operation for endpoint in (*_ENDPOINTS.values(), REALTIME)}
+OPERATIONS = {endpoint.name: endpoint.operation for endpoint in (*_ENDPOINTS.values(), *_JOBS.values(), REALTIME)}
 """`gen_ai.operation.name` by the endpoint's name."""
 
 
@@ -97,6 +146,11 @@ def endpoint_of(method: str, target: str) -> Endpoint | None:
     if method != "POST":
         return None
     return _ENDPOINTS.get(target.partition("?")[0].removesuffix("/"))
+
+
+def job_endpoint_of(method: str, target: str) -> Endpoint | None:
+    """The same for what creates a job: it is answered at once, and computed afterwards."""
+    return _JOBS.get(target.partition("?")[0].removesuffix("/")) if method == "POST" else None
 
 
 def socket_endpoint_of(_method: str, target: str) -> Endpoint | None:

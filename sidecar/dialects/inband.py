@@ -8,7 +8,8 @@ import orjson
 
 from perjoule.sidecar.dialects.payload import finish_reason, parsed
 from perjoule.sidecar.dialects.sse import EventCutter, data_of
-from perjoule.sidecar.record import Charge, Status
+from perjoule.sidecar.dialects.works import Product
+from perjoule.sidecar.record import Charge, Status, Unit
 from perjoule.sidecar.telemetry import Header
 from perjoule.sidecar.units import J_PER_KWH, joules, power_w, seconds
 
@@ -21,6 +22,7 @@ _USAGE_ENDS = ("message_delta", "response.completed", "response.incomplete")  # 
 _TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_delta"|"response\.(?:completed|incomplete)"')
 _TELLING_WORDS = (b"[DONE]", b'"choices":[]', b'"choices": []', b"message_delta", b"response.completed", b"response.incomplete")
 _LONGEST_TELLING = 24
+_PER = {Unit.IMAGE: Header.PER_IMAGE, Unit.VIDEO_SECOND: Header.PER_VIDEO_SECOND, Unit.AUDIO_SECOND: Header.PER_AUDIO_SECOND}
 
 
 class StreamEditor:
@@ -210,8 +212,9 @@ def _same(one: dict[str, Any] | None, other: dict[str, Any]) -> bool:
         return False
 
 
-def energy_object(charge: Charge, duration_ns: int, record_path: str) -> dict[str, Any]:
-    """What a client is told of one charge (docs/in-band.md): None where unknown, no joules at all where unavailable.
+def energy_object(charge: Charge, duration_ns: int, record_path: str, made: Product | None = None) -> dict[str, Any]:
+    """What a client is told of one charge (docs/in-band.md): None where unknown, no joules at all where unavailable; per unit of what
+    was `made` where that is not tokens.
 
     The first four names and `attribution_method` are those of Neuralwatt's API: what reads its object reads this one.
     """
@@ -232,6 +235,7 @@ def energy_object(charge: Charge, duration_ns: int, record_path: str) -> dict[st
         "settled": charge.settled,
         "boundary": charge.boundary or None,
         "gpus": list(charge.devices),
+        **({} if made is None else {"unit": made.unit, "units": made.units, "joules_per_unit": _per_unit(charge, made)}),
         **said,
     }
 
@@ -241,7 +245,7 @@ def comment_bytes(energy: dict[str, Any]) -> bytes:
     return b": energy " + orjson.dumps(energy) + b"\n\n"
 
 
-def energy_headers(charge: Charge, record_path: str) -> list[tuple[bytes, bytes]]:
+def energy_headers(charge: Charge, record_path: str, made: Product | None = None) -> list[tuple[bytes, bytes]]:
     """The same as HTTP fields, for headers or trailers; an unknown amount has no field."""
     fields: list[tuple[Header, str]] = [(Header.STATUS, _status(charge).value), (Header.RECORD, record_path)]
     if charge.status is not Status.UNAVAILABLE:
@@ -249,6 +253,8 @@ def energy_headers(charge: Charge, record_path: str) -> list[tuple[bytes, bytes]
         amounts = ((Header.JOULES, charge.energy_uj), (Header.ACTIVE_JOULES, charge.active_uj),
                    (Header.UNCERTAINTY_JOULES, charge.uncertainty_uj))
         fields.extend((name, f"{joules(uj):.6f}") for name, uj in amounts if uj is not None)
+        if made is not None and (per_unit := _per_unit(charge, made)) is not None:
+            fields.append((_PER[made.unit], f"{per_unit:.6f}"))
     return [(name.encode(), value.encode()) for name, value in fields]
 
 
@@ -256,6 +262,10 @@ def _status(charge: Charge) -> Status:
     """A measured joule is provisional until it is settled; a simulated or estimated one stays what it is."""
     is_measured = charge.status in (Status.MEASURED, Status.MIXED)
     return Status.PROVISIONAL if is_measured and not charge.settled else charge.status
+
+
+def _per_unit(charge: Charge, made: Product) -> float | None:
+    return joules(charge.energy_uj) / made.units if charge.energy_uj is not None and made.units else None
 
 
 def _joules(uj: int | None) -> float | None:

@@ -9,9 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 from perjoule.sidecar.dialects.endpoints import Dialect, Endpoint
+from perjoule.sidecar.dialects.longtext import LongTexts
 from perjoule.sidecar.dialects.payload import choices_of, error_type, finish_reason, has_output, is_last_word, parsed, text_of
 from perjoule.sidecar.dialects.sse import EventCutter, data_of
 from perjoule.sidecar.dialects.usage import Usage, usage_of
+from perjoule.sidecar.dialects.works import Product, product_answered, wav_answered
 
 _OPENAI = (b'"finish_reason":null', b'"finish_reason": null')
 _ORDINARY = {  # the bytes that only a frame with more output, and nothing else to tell, has; JSON text cannot hold them
@@ -19,24 +21,28 @@ _ORDINARY = {  # the bytes that only a frame with more output, and nothing else 
     Dialect.COMPLETIONS: _OPENAI,
     Dialect.RESPONSES: (b".delta\ndata:",),
     Dialect.MESSAGES: (b"event: content_block_delta\n",),
-    Dialect.GENERATE: (b'"generated_text":null', b'"generated_text": null'),
+    Dialect.GENERATE: (b'"generated_text":null', b'"generated_text": null', b'"stop":false'),
 }
 READABLE = frozenset({b"gzip", b"x-gzip", b"deflate", b"identity"})
 _MOST_INFLATED = 8 << 20  # of one piece; a real one is a few KiB
 _BODY_END = 4 << 10  # usage, and what engines write after it
+_FILE_HEAD = 4 << 10
 
 
 class _Observer:
     """What has been seen: None where the response has not said it (yet).
 
-    `error` is the type of an error object inside the response, `broken` says why reading stopped, for a person.
+    `error` is the type of an error object inside the response, `broken` says why reading stopped, for a person; `makes` is what was
+    asked for that is not tokens, and then what the response says of it.
     """
 
-    __slots__ = ("_inflate", "broken", "error", "finish_reason", "output_frames", "response_id", "response_model",
+    __slots__ = ("_inflate", "_long_texts", "broken", "error", "finish_reason", "makes", "output_frames", "response_id", "response_model",
                  "saw_done", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, makes: Product | None = None) -> None:
         self._inflate: _Inflate | None = None
+        self._long_texts = LongTexts() if makes is not None else None
+        self.makes = makes
         self.usage: Usage | None = None
         self.output_frames = 0
         self.error: str | None = None
@@ -72,6 +78,8 @@ class _Observer:
         self.response_model = self.response_model or text_of(payload, "model")
         self.error = self.error or error_type(payload)
         self.finish_reason = finish_reason(payload) or self.finish_reason
+        if self.makes is not None:
+            self.makes = product_answered(self.makes, payload)
         usage = usage_of(payload)
         if usage is not None:
             if payload.get("type") == "message_start":  # Anthropic's first word: its output count is not one yet
@@ -102,15 +110,18 @@ class StreamObserver(_Observer):
     Frames are a lower bound of tokens; where frames carry cumulative usage, the tokens counted are exact.
     """
 
-    __slots__ = ("_choices", "_cutter", "_endpoint", "_marker", "_shown")
+    __slots__ = ("_choices", "_cutter", "_endpoint", "_is_cumulative", "_marker", "_prompts", "_shown", "_shown_in_all")
 
-    def __init__(self, endpoint: Endpoint, choices: int = 1) -> None:
-        super().__init__()
+    def __init__(self, endpoint: Endpoint, choices: int = 1, makes: Product | None = None) -> None:
+        super().__init__(makes)
         self._endpoint = endpoint
         self._choices = choices
         self._cutter = EventCutter()
         self._marker: bytes | None = None
-        self._shown: dict[int, int] = {}  # cumulative tokens of each choice
+        self._shown: dict[int, int] = {}  # tokens of each choice, by its own count
+        self._prompts = 0  # tokens, where the engine tells each prompt's when its answer ends
+        self._shown_in_all = 0
+        self._is_cumulative = False  # that count came with the first output, and is told all along
 
     @property
     def ordinary(self) -> bytes | None:
@@ -127,6 +138,8 @@ class StreamObserver(_Observer):
 
     def _see(self, data: bytes) -> int:
         new = 0
+        if self._long_texts is not None:
+            data = self._long_texts.feed(data)
         for event in self._cutter.feed(data):
             if self._marker is not None and event.rfind(self._marker) >= 0:
                 self.output_frames += 1
@@ -140,6 +153,8 @@ class StreamObserver(_Observer):
 
     def finish(self) -> None:
         """The last event may lack its blank line."""
+        if self.broken is None and self._long_texts is not None:
+            self._cutter.feed(self._long_texts.finish())
         if self.broken is None:
             self._read(self._cutter.rest())
 
@@ -150,14 +165,26 @@ class StreamObserver(_Observer):
             self.saw_done = True
         payload = parsed(data)
         if payload is None:
-            return 0
+            is_text = self._endpoint.dialect is Dialect.AUDIO and data not in (b"", b"[DONE]")  # bare, from `transformers serve`
+            self.output_frames += is_text
+            return int(is_text)
         usage = self._note(payload)
         self.saw_done = self.saw_done or is_last_word(payload)
         is_first, is_output = self.output_frames == 0, has_output(payload)
         self.output_frames += is_output
         if usage is not None and usage.output_tokens is not None and ("meta_info" in payload or payload.get("choices")):
-            if is_first or self._shown:  # else the engine shows usage only at the end
-                return self._newly_shown(payload, usage.output_tokens)
+            if is_first or self._is_cumulative:  # else the engine shows usage only at the end
+                new = self._newly_shown(payload, usage.output_tokens)
+                self._is_cumulative = bool(self._shown)
+                return new
+            if "timings" in payload:  # llama.cpp's, at the end of each choice; those of all are the request's
+                self._newly_shown(payload, usage.output_tokens)
+            elif self._choices > 1:  # TGI's, at the end of each prompt's answer
+                self._prompts += usage.input_tokens or 0
+                self._newly_shown(payload, usage.output_tokens)
+                self.usage = replace(self.usage or usage, input_tokens=self._prompts)
+        elif usage is not None and usage.output_tokens is not None and "timings" in payload and self._choices > 1:
+            self._newly_shown({"index": len(self._shown)}, usage.output_tokens)  # its usage, too, is that of the choice that just ended
         elif is_output and self._marker is None:
             self._marker = next((m for m in _ORDINARY.get(self._endpoint.dialect, ()) if m in event), None)
         return int(is_output)
@@ -165,28 +192,39 @@ class StreamObserver(_Observer):
     def _newly_shown(self, payload: dict[str, Any], output_tokens: int) -> int:
         """The step of a cumulative count, which engines keep for each choice."""
         index = next(choices_of(payload), payload).get("index", 0)
-        if type(index) is not int or not 0 <= index < self._choices:
-            return 0
-        before = self._shown.get(index, 0)
-        self._shown[index] = max(before, output_tokens)
+        step = 0
+        if type(index) is int and 0 <= index < self._choices:
+            before = self._shown.get(index, 0)
+            self._shown[index] = max(before, output_tokens)
+            step = self._shown[index] - before
+            self._shown_in_all += step
         assert self.usage is not None
-        self.usage = replace(self.usage, output_tokens=sum(self._shown.values()))
-        return self._shown[index] - before
+        if self._shown:
+            self.usage = replace(self.usage, output_tokens=self._shown_in_all)
+        return step
 
 
 class BodyObserver(_Observer):
-    """Reads a JSON body when it is whole; of one longer than `limit` bytes only the end, where engines put usage."""
+    """Reads a JSON body when it is whole; of one longer than `limit` bytes only the end, where engines put usage. A body that is a file
+    is not read, but for how long a sound it is."""
 
-    __slots__ = ("_body", "_is_cut", "_limit")
+    __slots__ = ("_body", "_is_cut", "_is_file", "_limit", "_size")
 
-    def __init__(self, limit: int = 256 << 10) -> None:
-        super().__init__()
+    def __init__(self, limit: int = 256 << 10, makes: Product | None = None) -> None:
+        super().__init__(makes)
         self._limit = limit
         self._body = bytearray()
-        self._is_cut = False
+        self._size = 0
+        self._is_cut = self._is_file = False
 
     def _see(self, data: bytes) -> int:
-        self._body += data
+        if not self._size and self.makes is not None:
+            self._is_file = data.lstrip()[:1] not in (b"{", b"[", b"")
+        self._size += len(data)
+        if self._is_file:
+            self._body += data[:max(0, _FILE_HEAD - len(self._body))]
+            return 0
+        self._body += data if self._long_texts is None else self._long_texts.feed(data)
         if len(self._body) > self._limit:
             self._is_cut = True
             del self._body[:-_BODY_END]
@@ -197,6 +235,13 @@ class BodyObserver(_Observer):
         if self.broken is not None or not self._body:
             return
         body = bytes(self._body)
+        self._body.clear()
+        if self._is_file:
+            self.broken = "the body is not a JSON object"
+            self.makes = wav_answered(self.makes, body, self._size) if self.makes is not None else None
+            return
+        if self._long_texts is not None:
+            body += self._long_texts.finish()
         if self._is_cut:
             _, name, rest = body[-_BODY_END:].rpartition(b'"usage"')
             body = b"{" + name + rest if name else b""
@@ -205,7 +250,6 @@ class BodyObserver(_Observer):
             self.broken = "no usage at the end of a long body" if self._is_cut else "the body is not a JSON object"
         else:
             self._note(payload)
-        self._body.clear()
 
 
 class EventObserver(_Observer):
@@ -231,12 +275,12 @@ def readable_encodings(accepted: bytes) -> bytes:
     return b",".join(kept).strip() or b"identity"
 
 
-def observer_for(endpoint: Endpoint, streamed: bool, content_encoding: bytes | None, choices: int
+def observer_for(endpoint: Endpoint, streamed: bool, content_encoding: bytes | None, choices: int, makes: Product | None = None
                  ) -> StreamObserver | BodyObserver | EventObserver:
     """Who reads this response; a content encoding that cannot be read is said in `broken`, and nothing is counted."""
     if endpoint.dialect is Dialect.REALTIME:
         return EventObserver()
-    observer = StreamObserver(endpoint, choices) if streamed else BodyObserver()
+    observer = StreamObserver(endpoint, choices, makes) if streamed else BodyObserver(makes=makes)
     encoding = (content_encoding or b"identity").strip().lower()
     if encoding in READABLE:
         observer._inflate = _Inflate() if encoding != b"identity" else None

@@ -19,9 +19,24 @@ def parsed(data: bytes) -> dict[str, Any] | None:
         payload = orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
-    if isinstance(payload, list) and payload:
-        payload = payload[0]  # TGI's POST /
+    if isinstance(payload, list):
+        payload = _of_several(payload)
     return payload if isinstance(payload, dict) else None
+
+
+def _of_several(answers: list[Any]) -> Any:
+    """One answer for all: TGI's `POST /` has a list of one, SGLang's `/generate` of several prompts one for each. None of others: the first
+    alone would not be the whole."""
+    if len(answers) == 1:
+        return answers[0]
+    told = [_inner(answer, "meta_info") for answer in answers if isinstance(answer, dict)]
+    if not all(told) or len(told) < len(answers) or not told:
+        return None
+    whole = told[-1] | {"queue_time": None}
+    for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
+        counts = [one[name] for one in told if type(one.get(name)) is int and one[name] >= 0]
+        whole[name] = sum(counts) if len(counts) == len(told) else None
+    return {"meta_info": whole}
 
 
 def text_of(payload: dict[str, Any], name: str) -> str | None:
@@ -49,13 +64,14 @@ def has_output(payload: dict[str, Any]) -> bool:
             return True
         if isinstance(delta, dict) and any(value for key, value in delta.items() if key != "role"):
             return True
-    return bool(payload.get("token") or payload.get("text"))  # TGI, SGLang
+    return bool(payload.get("token") or payload.get("text")  # TGI, SGLang
+                or (payload.get("stop") is False and payload.get("content")))  # llama.cpp
 
 
 def is_last_word(payload: dict[str, Any]) -> bool:
     """Whether a dialect without `[DONE]` ends its streams with this frame."""
     kind = payload.get("type")
-    return kind in _LAST_WORDS if isinstance(kind, str) else isinstance(payload.get("generated_text"), str)
+    return kind in _LAST_WORDS if isinstance(kind, str) else isinstance(payload.get("generated_text"), str) or payload.get("stop") is True
 
 
 def error_type(payload: dict[str, Any]) -> str | None:
@@ -86,7 +102,8 @@ def finish_reason(payload: dict[str, Any]) -> str | None:
     return (_word(payload, "stop_reason") or _word(_inner(payload, "delta"), "stop_reason")  # Anthropic messages
             or _word(payload, "finish_reason") or _word(_inner(payload, "delta"), "finish_reason")  # Cohere chat
             or _word(_inner(payload, "details"), "finish_reason")  # TGI
-            or _word(_inner(_inner(payload, "meta_info"), "finish_reason"), "type"))  # SGLang
+            or _word(_inner(_inner(payload, "meta_info"), "finish_reason"), "type")  # SGLang
+            or _word(payload, "stop_type"))  # llama.cpp
 
 
 def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:

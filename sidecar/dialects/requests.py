@@ -1,4 +1,4 @@
-"""What a request body asks for, and asking the engine for usage by splicing a few bytes into it."""
+"""What a request body asks for, JSON or a form, and asking the engine for usage by splicing a few bytes into it."""
 
 import re
 from dataclasses import dataclass
@@ -6,10 +6,14 @@ from typing import Any
 
 import orjson
 
+from perjoule.sidecar.dialects.comfyui import work_of
 from perjoule.sidecar.dialects.endpoints import Dialect, Endpoint
+from perjoule.sidecar.dialects.forms import Form, read_form
+from perjoule.sidecar.dialects.works import USUAL_BYTES_PER_S, Product, audio_tokens, product_asked, wav_seconds, work_tokens
+from perjoule.sidecar.record import Unit, UnitSource
 
 _MOST_NAME = 256  # characters: a model's name becomes a label of metrics, the name of a span, a key of the ledger
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
 _PROMPTS = ("messages", "prompt", "input", "inputs", "text", "query", "documents", "instructions", "system", "tools")
 _TEXT = frozenset({"content", "text", "output", "arguments", "function", "tool_calls", "reasoning", "thinking", "input",
                    "name", "description", "parameters", "input_schema", "refusal"})
@@ -25,7 +29,8 @@ class Asked:
     `choices` is how many sequences the engine will generate (n times the prompts); `input_tokens` is exact, known only
     where the prompt is token ids; `input_bytes` is the text a tokenizer will see, an estimate; `can_ask` says that
     `ask_for_usage` may be used and its effect on the stream hidden again. `decodes` is false of what the engine computes like a
-    prompt, all of it, and then answers: embeddings, images; `work_tokens` is how much that is where it is not the prompt itself.
+    prompt, all of it, and then answers: embeddings, images; `makes` is what comes of it that is not tokens, and `work_tokens` is how much
+    work that is.
     """
 
     model: str | None = None
@@ -38,16 +43,20 @@ class Asked:
     input_bytes: int = 0
     decodes: bool = True
     work_tokens: int | None = None
+    makes: Product | None = None
 
 
 def read_request(endpoint: Endpoint, body: bytes) -> Asked:
     """What `body` asks of `endpoint`. Never raises: what cannot be read is unknown, and the engine will answer it."""
+    if endpoint.unit is not None:
+        form = read_form(body)
+        return _product_request(endpoint, (_parsed(body) if form is None else {**form.fields}) or {}, body, form)
     asks = _parsed(body)
     if asks is None:
-        return Asked()
+        return Asked(decodes=endpoint.decodes)
     options, model = asks.get("stream_options"), asks.get("model")
     streamed = asks.get("stream") is True or endpoint.name == "generate_stream"
-    choices = (_positive(asks, "n") or 1) * _prompts(endpoint, asks)
+    choices = _samples(asks) * _prompts(endpoint, asks) if endpoint.decodes else 1
     return Asked(
         model=model if isinstance(model, str) and len(model) <= _MOST_NAME else None,
         streamed=streamed,
@@ -57,7 +66,27 @@ def read_request(endpoint: Endpoint, body: bytes) -> Asked:
         max_output_tokens=_max_output_tokens(asks),
         input_tokens=_token_ids(asks),
         input_bytes=_text_bytes([asks[key] for key in _PROMPTS if key in asks]),
+        decodes=endpoint.decodes,
     )
+
+
+def _product_request(endpoint: Endpoint, asks: dict[str, Any], body: bytes, form: Form | None) -> Asked:
+    """The same where what is asked for is not tokens; texts of a form stand for what JSON has."""
+    assert endpoint.unit is not None
+    if endpoint.dialect is Dialect.COMFYUI:
+        graph = work_of(asks)
+        return Asked(model=graph.model, decodes=False, work_tokens=graph.work_tokens, makes=graph.makes)
+    makes, model = product_asked(endpoint.unit, asks, is_sdapi=endpoint.dialect is Dialect.SDAPI), asks.get("model")
+    work = work_tokens(makes)
+    if endpoint.unit is Unit.AUDIO_SECOND and form is not None and form.file is not None:
+        if seconds := wav_seconds(body, *form.file):
+            makes.units, makes.units_source = seconds, UnitSource.ASKED
+        work = audio_tokens(seconds or (form.file[1] - form.file[0]) / USUAL_BYTES_PER_S)
+    return Asked(
+        model=model if isinstance(model, str) and len(model) <= _MOST_NAME else None,
+        streamed=asks.get("stream") in (True, "true", "True", "1"),
+        input_bytes=_text_bytes([asks[key] for key in _PROMPTS if key in asks]),
+        decodes=endpoint.decodes, work_tokens=work, makes=makes)
 
 
 def ask_for_usage(body: bytes) -> bytes:
@@ -120,12 +149,22 @@ def _may_ask(options: Any) -> bool:
 
 
 def _prompts(endpoint: Endpoint, asks: dict[str, Any]) -> int:
-    """How many prompts one body holds: a completions request may hold a list of them."""
+    """How many prompts one body holds: a completions request may hold a list of them, and SGLang's own."""
     prompt = asks.get("prompt") if endpoint.dialect is Dialect.COMPLETIONS else None
+    if endpoint.dialect is Dialect.GENERATE:
+        prompt = asks.get("text") or asks.get("input_ids")
     if endpoint.name == "chat.completions.batch":
         prompt = asks.get("messages")
     is_many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int | dict)
     return len(prompt) if is_many and prompt else 1
+
+
+def _samples(asks: dict[str, Any]) -> int:
+    """How many answers to each prompt are generated: all of TGI's `best_of`, though it tells one."""
+    for holder, name in ((asks, "n"), (asks.get("sampling_params"), "n"), (asks.get("parameters"), "best_of")):
+        if isinstance(holder, dict) and (samples := _positive(holder, name)):
+            return samples
+    return 1
 
 
 def _positive(holder: dict[str, Any], name: str) -> int | None:

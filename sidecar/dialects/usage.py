@@ -1,17 +1,19 @@
 """The engine's own token counts, in the shape of every dialect.
 
 Shapes: OpenAI chat, completions and embeddings (`prompt_tokens`), OpenAI responses, realtime and audio (`input_tokens`),
-Anthropic messages, Cohere v2, TGI `details`, SGLang `meta_info`, and beside them vLLM's `metrics`
-(--enable-per-request-metrics).
+Anthropic messages, Cohere v2, TGI `details`, SGLang `meta_info`, llama.cpp `timings`, and beside them vLLM's `metrics`
+(--enable-per-request-metrics). TGI tells it in the head of an answer, too.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, TypeGuard
 
-from perjoule.sidecar.units import NS_PER_MS
+from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 _MOST_TOKENS = 2**40  # beyond any request there will be, and millions of such counts still add up in 64 bits
 _MOST_QUEUE_NS = 2**62
+_MOST_DIGITS = 20
 
 
 @dataclass(slots=True)
@@ -46,9 +48,9 @@ def usage_of(payload: Any) -> Usage | None:
     cached = _tokens(input_details, "cached_tokens")
     usage = Usage(
         input_tokens=_input_tokens(counts),
-        output_tokens=_tokens(counts, "completion_tokens", "output_tokens", "generated_tokens"),
+        output_tokens=None if _is_of_one_choice(payload) else _tokens(counts, "completion_tokens", "output_tokens", "generated_tokens"),
         cached_tokens=_tokens(counts, "cached_tokens", "cache_read_input_tokens") if cached is None else cached,
-        reasoning_tokens=_tokens(output_details, "reasoning_tokens"),
+        reasoning_tokens=_tokens(output_details, "reasoning_tokens") if output_details else _tokens(counts, "reasoning_tokens"),  # SGLang
         queue_ns=_queue_ns(payload),
     )
     return None if usage == _NOTHING else usage
@@ -65,7 +67,37 @@ def _counts(payload: dict[str, Any]) -> dict[str, Any]:
             return usage | deeper if deeper else usage
     return (_inner(payload, "details")  # TGI
             or _inner(payload, "meta_info")  # SGLang
-            or _inner(_inner(payload, "meta"), "billed_units"))  # Cohere's embeddings
+            or _inner(_inner(payload, "meta"), "billed_units")  # Cohere's embeddings
+            or _timed(payload))
+
+
+def usage_in_head(headers: Iterable[tuple[bytes, bytes]]) -> Usage | None:
+    """What TGI tells in the head of an answer that is not streamed, None where it tells nothing. Never raises."""
+    told = {name.lower(): value for name, value in headers}
+
+    def number(name: bytes, most: int) -> int | None:
+        value = told.get(name, b"").strip()
+        return int(value) if len(value) <= _MOST_DIGITS and value.isdigit() and int(value) <= most else None
+
+    waited_ms = number(b"x-queue-time", _MOST_QUEUE_NS // NS_PER_MS)
+    usage = Usage(number(b"x-prompt-tokens", _MOST_TOKENS), number(b"x-generated-tokens", _MOST_TOKENS),
+                  queue_ns=None if waited_ms is None else waited_ms * NS_PER_MS)
+    return None if usage == _NOTHING else usage
+
+
+def _timed(payload: dict[str, Any]) -> dict[str, Any]:
+    """llama.cpp's `timings`, which the last frame of its streams has though nobody asked for usage."""
+    timings = _inner(payload, "timings")
+    cached, computed, output = (_tokens(timings, name) for name in ("cache_n", "prompt_n", "predicted_n"))
+    if cached is None or computed is None or output is None:
+        return {}
+    return {"prompt_tokens": cached + computed, "cached_tokens": cached, "completion_tokens": output}
+
+
+def _is_of_one_choice(payload: dict[str, Any]) -> bool:
+    """Whether this is llama.cpp's answer of several choices, whose usage counts the tokens of one."""
+    choices = payload.get("choices")
+    return "timings" in payload and isinstance(choices, list) and len(choices) > 1
 
 
 def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
@@ -104,7 +136,10 @@ def _input_tokens(counts: dict[str, Any]) -> int | None:
 
 
 def _queue_ns(payload: dict[str, Any]) -> int | None:
-    """vLLM's `metrics.queue_time_ms`, in a body, a usage frame or a `response` object."""
+    """vLLM's `metrics.queue_time_ms`, in a body, a usage frame or a `response` object; what SGLang's own
+    API has in `meta_info` with --enable-metrics, in seconds."""
     metrics = _inner(payload, "metrics") or _inner(_inner(payload, "response"), "metrics")
-    waited_ms = metrics.get("queue_time_ms")
-    return round(waited_ms * NS_PER_MS) if _is_amount(waited_ms, _MOST_QUEUE_NS // NS_PER_MS) else None
+    for waited, unit_ns in ((metrics.get("queue_time_ms"), NS_PER_MS), (_inner(payload, "meta_info").get("queue_time"), NS_PER_S)):
+        if _is_amount(waited, _MOST_QUEUE_NS // unit_ns):
+            return round(waited * unit_ns)
+    return None

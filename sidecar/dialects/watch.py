@@ -1,12 +1,15 @@
 """What is noted of one request while it passes: when, how many tokens, how it ended; told to the meter, and put into its facts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from perjoule.sidecar.dialects.endpoints import Endpoint
 from perjoule.sidecar.dialects.observer import BodyObserver, EventObserver, StreamObserver, observer_for
 from perjoule.sidecar.dialects.requests import Asked
-from perjoule.sidecar.record import Outcome, RequestFacts, TokenSource
+from perjoule.sidecar.dialects.usage import Usage, usage_in_head
+from perjoule.sidecar.dialects.works import Product, work_tokens
+from perjoule.sidecar.record import Charge, Outcome, RequestFacts, TokenSource, UnitSource
 
 
 @dataclass(slots=True)
@@ -20,6 +23,9 @@ class Identity:
     span_id: str | None = None
     parent_span_id: str | None = None
     rank: int | None = None  # of the engine's data-parallel ranks, if the client chose one
+
+
+TELLS_IN_HEAD = "tgi"  # the engine
 
 
 class Begun(Protocol):
@@ -44,7 +50,12 @@ class Watch:
     """One metered request, from sent to ended. Takes monotonic times; `arrival_unix_ns` is the wall clock's word for the first."""
 
     __slots__ = ("_arrival_ns", "_arrival_unix_ns", "_end_ns", "_endpoint", "_engine", "_first_byte_ns", "_first_token_ns",
-                 "_last_token_ns", "_metering", "_observer", "_prompt_known", "_status", "_tokens", "asked", "identity", "streamed")
+                 "_in_head", "_last_token_ns", "_metering", "_observer", "_outcome",
+                 "_prompt_known", "_status", "_tokens", "asked", "identity",
+                 "streamed")
+
+    outlives_client = False  # whether it is computed even if nobody waits for its answer
+    told: tuple[Charge, int] | None = None  # its charge and how long it ran, where both are known before
 
     def __init__(self, metering: Metering, endpoint: Endpoint, asked: Asked, identity: Identity, engine: str, t_ns: int,
                  unix_ns: int) -> None:
@@ -56,13 +67,20 @@ class Watch:
         self._end_ns: int | None = None
         self._status: int | None = None
         self._observer: StreamObserver | BodyObserver | EventObserver | None = None
-        self._prompt_known = asked.input_tokens is not None
+        self._prompt_known = asked.input_tokens is not None or asked.work_tokens is not None
         self._tokens = 0
+        self._outcome: Outcome | None = None
+        self._in_head: Usage | None = None
         self.streamed = asked.streamed
 
     def begin(self, t_ns: int) -> None:
         """It is sent on, and runs from here on: while the client was still uploading it, it cost nothing."""
         self._metering.begin(self, t_ns)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is not over with its answer, as a job is not."""
+        return False
 
     @property
     def saw_done(self) -> bool:
@@ -73,7 +91,18 @@ class Watch:
         """The engine has begun to answer."""
         self._status, self.streamed = status, streamed
         self._first_byte_ns = t_ns
-        self._observer = observer_for(self._endpoint, streamed, encoding, self.asked.choices)
+        self._observer = observer_for(self._endpoint, streamed, encoding, self.asked.choices, self.asked.makes)
+
+    def fields(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """What the head of its answer says, for an engine that tells there what it cost."""
+        if self._engine != TELLS_IN_HEAD or self.streamed:
+            return
+        self._in_head = usage = usage_in_head(headers)
+        if usage is not None and self.asked.choices > 1:
+            usage.queue_ns = None  # of several prompts it is the sum of what each waited
+        if usage is not None and usage.input_tokens is not None and not self._prompt_known:
+            self._prompt_known = True
+            self._metering.prompt(self.identity.record_id, usage.input_tokens, 0)
 
     def body(self, t_ns: int, data: bytes) -> None:
         """A piece of the answer's body."""
@@ -84,7 +113,7 @@ class Watch:
         if not self._prompt_known and observer.usage is not None and observer.usage.input_tokens is not None:
             self._prompt_known = True
             self._metering.prompt(self.identity.record_id, observer.usage.input_tokens, observer.usage.cached_tokens or 0)
-        if new and self.streamed:
+        if new and self.streamed and self.asked.decodes:
             if self._first_token_ns is None:
                 self._first_token_ns = t_ns
             self._last_token_ns = t_ns
@@ -112,11 +141,30 @@ class Watch:
         self._end_ns = t_ns
         if self._observer is not None:
             self._observer.finish()
+            self._weigh()
         if outcome is Outcome.COMPLETED and self._status is not None and self._status >= 400:
             outcome, error_type = Outcome.ERRORED, str(self._status)
         elif outcome is Outcome.COMPLETED and self._observer is not None and self._observer.error is not None:
             outcome, error_type = Outcome.ERRORED, self._observer.error
+        self._outcome = outcome
         self._metering.end(self.facts(t_ns, outcome, error_type), t_ns)
+
+    def _weigh(self) -> None:
+        """Tell how much work the answer says it was, where that is not what the request said."""
+        assert self._observer is not None
+        makes = self._observer.makes
+        work = work_tokens(makes) if makes is not None and self.asked.work_tokens is not None else None
+        if work is not None and work != self.asked.work_tokens:
+            self.asked.work_tokens = work
+            self._metering.prompt(self.identity.record_id, work, 0)
+
+    @property
+    def made(self) -> Product | None:
+        """What came of it that is not tokens: as the answer says, and once it has come to a good end; None before, and of tokens."""
+        makes = self._observer.makes if self._observer is not None else None
+        if makes is None or (self._end_ns is None and makes.units_source is not UnitSource.ANSWERED):
+            return None
+        return makes if self._outcome in (None, Outcome.COMPLETED) else None
 
     def duration_ns(self, t_ns: int) -> int:
         return (self._end_ns or t_ns) - self._arrival_ns
@@ -124,13 +172,16 @@ class Watch:
     def facts(self, t_ns: int, outcome: Outcome, error_type: str | None) -> RequestFacts:
         """All that is known of it, had it ended now."""
         seen, who, asked = self._observer, self.identity, self.asked
+        makes = seen.makes if seen is not None else asked.makes
+        made = makes if outcome is Outcome.COMPLETED else None
         usage = seen.usage if seen is not None else None
-        input_tokens, input_source = (usage.input_tokens, TokenSource.USAGE) if usage else (None, None)
+        told = ((usage, TokenSource.USAGE), (self._in_head, TokenSource.ENGINE))
+        input_tokens, input_source = _first(told, "input_tokens")
+        output_tokens, output_source = _first(told, "output_tokens")
         if input_tokens is None:
             input_tokens = asked.input_tokens
             input_source = TokenSource.ESTIMATED if input_tokens is not None else None
-        output_tokens, output_source = (usage.output_tokens, TokenSource.USAGE) if usage else (None, None)
-        if output_tokens is None and self.streamed:
+        if output_tokens is None and self.streamed and asked.decodes:
             output_tokens, output_source = self._tokens, TokenSource.FRAMES
 
         def since(t: int | None) -> int | None:
@@ -143,6 +194,18 @@ class Watch:
             response_id=seen.response_id if seen else None, finish_reason=seen.finish_reason if seen else None, tenant=who.tenant,
             trace_id=who.trace_id, span_id=who.span_id, parent_span_id=who.parent_span_id, first_byte_ns=since(self._first_byte_ns),
             first_token_ns=since(self._first_token_ns), last_token_ns=since(self._last_token_ns),
-            queue_ns=usage.queue_ns if usage else None, input_tokens=input_tokens, cached_tokens=usage.cached_tokens if usage else None,
+            queue_ns=_first(told, "queue_ns")[0], input_tokens=input_tokens, cached_tokens=usage.cached_tokens if usage else None,
             output_tokens=output_tokens, reasoning_tokens=usage.reasoning_tokens if usage else None, input_source=input_source,
-            output_source=output_source if output_tokens is not None else None)
+            output_source=output_source if output_tokens is not None else None,
+            unit=makes.unit if makes else None, units=made.units if made else None, units_source=made.units_source if made else None,
+            work_tokens=asked.work_tokens, steps=makes.steps if makes else None, width=makes.width if makes else None,
+            height=makes.height if makes else None, frames=makes.frames if makes else None)
+
+
+def _first(told: Iterable[tuple[Usage | None, TokenSource]], name: str) -> tuple[int | None, TokenSource | None]:
+    """What the first says that says it, and who that is."""
+    for usage, source in told:
+        value = getattr(usage, name, None)
+        if value is not None:
+            return value, source
+    return None, None

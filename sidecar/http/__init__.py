@@ -6,6 +6,7 @@
     tls         certificates towards clients and towards the engine
     sockets     what is listened on: opened, served, closed
     upstream    a lean connection to the engine
+    fetch       one short answer of the engine, whole
     downstream  one client's connection: requests cut out of it, each answered in its turn
     front       all clients: room for them, what is wrong in the API's shape, an end
 """

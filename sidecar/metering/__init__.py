@@ -7,6 +7,7 @@
     work          one request's prompt and tokens, and what of them has been charged
     taut_string   the straightest path through gates
     pace          what traffic has taught so far: bytes a token, tokens a frame, how long a step takes
+    told          what the engine itself has told of its steps
     prefill       when each prompt was computed
     schedule      what the engine did in a window, and for whom
     prior         the terms' costs by physics, from the GPU's name
@@ -19,5 +20,7 @@
     account       what one request has been charged so far, how surely, and the balance of all
     history       the last minutes in slots of half a second: drawn by whom, in which phase
     division      one pool's windows divided among the requests that run on it
+    pooled        all pools of an engine asked as one: what they drew, what they draw
+    open_request  a request without a record yet, and where it runs
     meter         the state machine: requests and readings in, EnergyRecords out
 """

@@ -6,9 +6,10 @@ from math import hypot, sqrt
 from operator import mul
 from typing import NamedTuple
 
+from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.work import Work
-from perjoule.sidecar.record import Charge, RequestFacts, Status
+from perjoule.sidecar.record import Charge, RequestFacts, Status, TokenSource
 
 # What is not known of a share, as parts of one standard deviation; docs/attribution.md says how each was found.
 FIT_ERROR = 0.6  # of what the fit says of its coefficients: on 60 synthetic streams they were off by 0.44 to 0.68 of that
@@ -74,6 +75,7 @@ class Account:
     slopes: list[float] = field(default_factory=lambda: [0.0] * 4)  # of its energy, by the logarithm of each coefficient of the model
     bias_uj: float = 0.0  # how much more the method in use charges than the energy model would
     windows: int = 0
+    told: int = 0  # of them, those that were divided by steps that the engine told
     missed: bool = False  # part of its time was not measured
     concurrency_mean: float | None = None
 
@@ -83,11 +85,12 @@ class Account:
         return self.work.begin_ns
 
     def add(self, terms: Terms, energy_uj: int, active_uj: int, model_uj: float, rule: Rule, *, steady_ns: int, alone: bool,
-            whole: bool) -> None:
+            whole: bool, told: bool = False) -> None:
         """Its part of one window, of which the energy model would have made `model_uj`; `steady_ns` is 0 unless the window was
-        steady, `whole` whether it ran from end to end."""
+        steady, `whole` whether it ran from end to end, `told` whether the engine had told its steps."""
         price, model, mix = rule
         self.windows += 1
+        self.told += told
         self.energy_uj += energy_uj
         self.active_uj += active_uj
         prefill_uj = 0 if self.work.decodes else energy_uj
@@ -111,6 +114,21 @@ class Account:
             slopes[1] += scale * steps - model_uj * mix[1]
             slopes[2] += scale * decode - model_uj * mix[2]
             slopes[3] += scale * context - model_uj * mix[3]
+
+    def teach(self, pace: Pace) -> None:
+        """Rates from a request whose true counts are known."""
+        work, facts = self.work, self.facts
+        if facts is None:
+            return
+        if facts.input_source is TokenSource.USAGE and facts.input_tokens and self.input_bytes:
+            pace.bytes_per_token.learn(self.input_bytes, facts.input_tokens)
+        if facts.output_source is not TokenSource.USAGE or not facts.output_tokens or work.end_ns is None:
+            return
+        if work.shown and work.first_ns is not None:
+            pace.tokens_per_frame.learn(facts.output_tokens, work.shown)
+            pace.learn_decode(facts.output_tokens / work.choices, work.end_ns - work.first_ns)
+        elif not work.visible:
+            pace.learn_decode(facts.output_tokens / work.choices, work.end_ns - work.begin_ns)
 
     def uncertainty_uj(self, covariance: Sequence[Sequence[float]], window_error: float | None, open_uj: int = 0) -> int:
         """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
@@ -143,4 +161,10 @@ class Account:
             decode_uj=None if prefill_uj is None else energy_uj - prefill_uj,
             steady_uj=self.steady_uj, steady_ns=self.steady_ns,
             uncertainty_uj=self.uncertainty_uj(covariance, window_error, open_uj), calibration_id=calibration_id, windows=self.windows,
-            concurrency_mean=self.concurrency_mean)
+            concurrency_mean=self.concurrency_mean, evidence=self._evidence)
+
+    @property
+    def _evidence(self) -> str | None:
+        if not self.windows:
+            return None
+        return "frames" if not self.told else "steps" if self.told == self.windows else "both"

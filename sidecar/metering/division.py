@@ -16,6 +16,7 @@ from perjoule.sidecar.metering.terms import NOTHING, Terms
 from perjoule.sidecar.metering.timeline import Window
 from perjoule.sidecar.metering.weighing import MICRO, PROMPT_TOKENS, costs, prices, weigh
 from perjoule.sidecar.metering.work import Work
+from perjoule.sidecar.ports import Device
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, joules
 
 HOLD_NS = 100 * NS_PER_MS  # how long a window waits for the step that was under way when it ended, while a record waits for the window
@@ -44,6 +45,14 @@ class Division:
         self._method = method
         self._ended = 0  # of them
         self._missed_ns = 0  # until when somebody ran of whom a window is missing
+
+    def reads(self, devices: Sequence[Device], t_ns: int, period_ns: int, wrap_uj: int | None) -> None:
+        """These boards are its group from now on. What was computed before that is not charged."""
+        self.group = Group(devices, period_ns, wrap_uj, self.group.steady.max_num_seqs)
+        self.uuids = tuple(device.uuid for device in devices)
+        if self.accounts:
+            since_ns = min(work.begin_ns for work in self.accounts)
+            self.schedule.commit(self.schedule.look(since_ns, t_ns, t_ns), since_ns, t_ns)
 
     # requests
 
@@ -181,7 +190,7 @@ class Division:
                                                                      strict=True):
             account = self.accounts[work]
             account.add(terms, part_uj, active_uj, model_uj, rule, steady_ns=ran_ns if is_steady else 0, alone=alone,
-                        whole=ran_ns == span_ns)
+                        whole=ran_ns == span_ns, told=self.schedule.believes)
             models[account.model] = models.get(account.model, 0) + part_uj
             tenants[account.tenant] = tenants.get(account.tenant, 0) + part_uj
             if work.begin_ns < origin_ns:

@@ -8,45 +8,26 @@ nanoseconds, and events come in the order of time.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import replace
 
-from perjoule.sidecar.metering.account import Account, Balance
+from perjoule.sidecar.metering.account import Account
 from perjoule.sidecar.metering.calibration import Calibration
 from perjoule.sidecar.metering.division import Division
 from perjoule.sidecar.metering.group import Group
 from perjoule.sidecar.metering.history import History
+from perjoule.sidecar.metering.open_request import Open
 from perjoule.sidecar.metering.pace import Pace
+from perjoule.sidecar.metering.pooled import Pooled
 from perjoule.sidecar.metering.pools import ONE_POOL, Pools
-from perjoule.sidecar.metering.schedule import Schedule
 from perjoule.sidecar.metering.work import Work
-from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.ports import Device, Reading, Step
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
 from perjoule.sidecar.units import NS_PER_MS
 
 LOOK_NS = 100 * NS_PER_MS  # how often it is looked whether a counter has fallen silent, for which nobody waits any longer
 
 
-@dataclass(slots=True, eq=False)
-class Open:
-    """A request that is not settled: where it runs, and the boards that its record will name."""
-
-    account: Account
-    divisions: Sequence[Division]  # the last one has the account's work, and its calibration is the record's
-    schedule: Schedule  # of the last one
-    devices: tuple[str, ...]
-    twin: Work | None = None  # the same request in the first of two
-
-    @property
-    def runs(self) -> list[tuple[Division, Work]]:
-        """Each division with its work."""
-        runs = [(self.divisions[-1], self.account.work)]
-        if self.twin is not None:
-            runs.append((self.divisions[0], self.twin))
-        return runs
-
-
-class Meter:
+class Meter(Pooled):
     """The state machine. Without devices it still answers a record for each request, with energy `unavailable`."""
 
     def __init__(self, devices: Sequence[Device] = (), *, pools: Pools = ONE_POOL, source: str = "none",
@@ -54,27 +35,41 @@ class Meter:
                  method: str = "step-model", max_num_seqs: int = 0, calibration: Calibration | None = None) -> None:
         """`pools` says which of the devices serve what. `calibration` is what one pool begins with; several begin with physics."""
         self.pace = Pace()
-        self._places = pools.places(devices)
+        self._pools = pools
+        self._places: list[list[int]] = [[] for _ in pools.pools]
         self.history = History(len(pools.pools))
-        self.divisions = [
-            Division(pool, Group([devices[place] for place in places], period_ns, wrap_uj, max_num_seqs), method=method, pace=self.pace,
-                     history=self.history,
-                     calibration=calibration if len(self._places) == 1 else None)
-            for pool, places in zip(pools.pools, self._places, strict=True)]
+        super().__init__([
+            Division(pool, Group((), period_ns, wrap_uj, max_num_seqs), method=method, pace=self.pace, history=self.history,
+                     calibration=calibration if len(pools.pools) == 1 else None)
+            for pool in pools.pools])
         self.begun = 0  # requests so far
         ranked = [division for division in self.divisions if division.pool.rank is not None]
         self._by_rank: dict[int | None, Division] = {division.pool.rank: division for division in ranked}
         self._source, self._status, self._boundary, self._method = source, status, boundary, method
-        self._has_source = bool(devices)
-        self._every_uuid = tuple(device.uuid for device in devices)
+        self._has_source = False
+        self._every_uuid: tuple[str, ...] = ()
         self._open: dict[str, Open] = {}  # running, and ended but not settled, in the order of arrival
         self._ended: list[Open] = []  # of them, those that wait for their last window
         self._look_ns = 0  # when they are next asked whether they are settled, if no window is divided before
         self._running = 0
         self._integral = 0  # of running requests over time
         self._integral_ns = 0
+        if devices:
+            self.reads(devices, 0, source=source, status=status, boundary=boundary, period_ns=period_ns, wrap_uj=wrap_uj)
 
     # events
+
+    def reads(self, devices: Sequence[Device], t_ns: int, *, source: str, status: Status, boundary: str, period_ns: int,
+              wrap_uj: int | None) -> None:
+        """From now on there are these boards, of which nothing was known before: what was computed by now, no window of theirs pays for.
+        Raises ValueError for pools that they do not have."""
+        self._places = self._pools.places(devices)
+        self._source, self._status, self._boundary, self._has_source = source, status, boundary, True
+        self._every_uuid = tuple(device.uuid for device in devices)
+        for division, places in zip(self.divisions, self._places, strict=True):
+            division.reads([devices[place] for place in places], t_ns, period_ns, wrap_uj)
+        for open_ in self._open.values():
+            open_.devices = self._every_uuid if len(self.divisions) > 1 else open_.divisions[-1].uuids
 
     def begin(self, record_id: str, t_ns: int, *, model: str | None = None, streamed: bool = True, input_tokens: int | None = None,
               input_bytes: int = 0, choices: int = 1, decodes: bool = True, rank: int | None = None, tenant: str | None = None) -> None:
@@ -94,6 +89,7 @@ class Meter:
         if len(divisions) > 1:
             open_.twin = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices, decodes=decodes)
         for division, each in open_.runs:
+            each.is_measured = input_tokens is not None
             division.begin(each, account)
 
     def prompt(self, record_id: str, tokens: int, cached: int) -> None:
@@ -101,12 +97,23 @@ class Meter:
         for _, work in self._open[record_id].runs:
             work.know_prompt(tokens, cached)  # how many bytes a token had is learned once, at the end
 
+    def goes_first(self, record_id: str) -> None:
+        """The engine has said that it computes this one, whoever came before it and is not done."""
+        for division, work in self._open[record_id].runs:
+            division.schedule.queue.goes_first(work)
+
     def tokens(self, record_id: str, t_ns: int, count: int) -> None:
         """`count` frames with output have become visible."""
         open_ = self._open[record_id]
         open_.schedule.show(open_.account.work, t_ns, count)  # called for every frame of every stream: no loop over one
         if open_.twin is not None:
             open_.divisions[0].schedule.show(open_.twin, t_ns, count)
+
+    def step(self, step: Step) -> None:
+        """The engine itself has told of a step. Of two stages, and of a rank without boards, that is of no use."""
+        division = self._by_rank.get(step.rank) if self._by_rank else self.divisions[0] if len(self.divisions) == 1 else None
+        if division is not None:
+            division.schedule.step(step)
 
     def end(self, record_id: str, t_ns: int, facts: RequestFacts) -> list[EnergyRecord]:
         """A request has ended, and this is what is known of it. Answers the records that are settled by now."""
@@ -122,7 +129,7 @@ class Meter:
         counted = facts.output_tokens if facts.output_source is TokenSource.USAGE else None
         for division, work in open_.runs:
             division.end(work, t_ns, counted, failed=failed, done=facts.outcome is Outcome.COMPLETED)
-        self._learn(account, facts)
+        account.teach(self.pace)
         self._ended.append(open_)
         return self._advance(t_ns)
 
@@ -136,45 +143,12 @@ class Meter:
         """Time has passed. Answers the records that are settled by now."""
         return self._advance(t_ns)
 
-    def know_batch(self, max_num_seqs: int) -> None:
-        """One engine core takes so many requests at a time; 0: that is not known."""
-        for division in self.divisions:
-            division.group.steady.max_num_seqs = max_num_seqs
-
     # questions
-
-    @property
-    def balance(self) -> Balance:
-        """That of all pools together."""
-        return reduce(Balance.plus, (division.balance for division in self.divisions))
 
     @property
     def in_flight(self) -> int:
         """Requests running now."""
         return self._running
-
-    def power_w(self, t_ns: int) -> float | None:
-        """What the boards draw now, None if that is not known, or not any more."""
-        powers = [division.group.power_w if division.group.is_alive(t_ns) else None for division in self.divisions]
-        return None if None in powers else sum((power for power in powers if power is not None), 0.0)
-
-    @property
-    def divided_ns(self) -> int | None:
-        """Up to when the balance counts: the end of the last window that has been divided, in every pool; None before there was one."""
-        ends = [division.group.divided_ns for division in self.divisions]
-        return None if None in ends else min(end for end in ends if end is not None)
-
-    @property
-    def boards_w(self) -> dict[str, float | None]:
-        """What each board was last seen to draw, by UUID; None if that is not known."""
-        groups = [division.group for division in self.divisions]
-        return {device.uuid: timeline.power_w for group in groups for device, timeline in zip(group.devices, group.timelines, strict=True)}
-
-    @property
-    def boards_uj(self) -> dict[str, int]:
-        """What each board's counter advanced since its first change, by UUID."""
-        groups = [division.group for division in self.divisions]
-        return {device.uuid: timeline.drawn_uj for group in groups for device, timeline in zip(group.devices, group.timelines, strict=True)}
 
     @property
     def running(self) -> list[Account]:
@@ -216,19 +190,6 @@ class Meter:
         if not self._by_rank:
             return self.divisions
         return [self._by_rank.get(rank) or min(self.divisions, key=lambda division: division.in_flight)]
-
-    def _learn(self, account: Account, facts: RequestFacts) -> None:
-        """Rates from a request whose true counts are known."""
-        work = account.work
-        if facts.input_source is TokenSource.USAGE and facts.input_tokens and account.input_bytes:
-            self.pace.bytes_per_token.learn(account.input_bytes, facts.input_tokens)
-        if facts.output_source is not TokenSource.USAGE or not facts.output_tokens or work.end_ns is None:
-            return
-        if work.shown and work.first_ns is not None:
-            self.pace.tokens_per_frame.learn(facts.output_tokens, work.shown)
-            self.pace.learn_decode(facts.output_tokens / work.choices, work.end_ns - work.first_ns)
-        elif not work.visible:
-            self.pace.learn_decode(facts.output_tokens / work.choices, work.end_ns - work.begin_ns)
 
     def _advance(self, t_ns: int) -> list[EnergyRecord]:
         """Divide the windows that are ripe, settle the requests that wait for no window any more."""

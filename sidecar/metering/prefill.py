@@ -8,15 +8,19 @@ curves that agree with this, the straightest one is taken. A large step computes
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
+from math import inf, nextafter
 from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Peak
 from perjoule.sidecar.metering.taut_string import Gate, taut_string
+from perjoule.sidecar.metering.told import Told
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 PRIOR_PER_S = 10_000.0  # tokens; an 8B model does 45,000 on an H200, a tiny one 5,000 on two CPU cores
 SAME_STEP_NS = 3 * NS_PER_MS  # first tokens that come this close together come from one step of the engine
+LEAST = 1e-4  # tokens between two gates: nearer would be the same, with floats
 TOUCH = 0.5  # tokens: nearer is the same, with floats
 LEARN_TOKENS = 1024  # fewer say little about the rate: they wait for a step longer than they take
 LONG_NS = NS_PER_S // 2  # a busy time is looked at in pieces of this length
@@ -31,10 +35,11 @@ class Placed(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Progress along the row: tokens by when, linear between; both rise."""
+    """Progress along the row: tokens by when, both rising; between, in proportion to what the engine told that it computed, or to time."""
 
     times: list[int]
     heights: list[float]
+    told: Told | None
 
 
 class PrefillQueue:
@@ -43,27 +48,32 @@ class PrefillQueue:
     def __init__(self) -> None:
         self.jobs: dict[Work, None] = {}
         self.per_s = Peak(PRIOR_PER_S)
-        self._unseen = 0  # prompts whose first token is still to be seen
+        self._unseen: set[Work] = set()  # whose first token will be seen, or told
         self._busy_since_ns = 0  # since then there has always been one
         self._tokens = 0.0  # computed since then, of prompts that began since then
 
-    def begin(self, job: Work) -> None:
-        """A prompt has arrived."""
+    def begin(self, job: Work, *, shows: bool) -> None:
+        """A prompt has arrived; `shows` if it will be seen when it is done."""
         self.jobs[job] = None
-        if job.visible:
+        if shows:
             if not self._unseen:
                 self._busy_since_ns, self._tokens = job.begin_ns, 0.0
-            self._unseen += 1
+            self._unseen.add(job)
+
+    def goes_first(self, job: Work) -> None:
+        """The engine has taken it before those that came earlier."""
+        if job in self.jobs:
+            self.jobs = {job: None} | self.jobs
 
     def gone(self, job: Work) -> None:
         """It has ended, and no token of it was seen."""
-        self._unseen -= job.visible
+        self._unseen.discard(job)
 
     def seen(self, job: Work, t_ns: int) -> None:
         """Its first token has come."""
-        if not job.visible:
+        if job not in self._unseen:
             return  # nobody counted on it
-        self._unseen -= 1
+        self._unseen.remove(job)
         if job.begin_ns >= self._busy_since_ns:
             self._tokens += job.prompt_tokens
         busy_ns = t_ns - self._busy_since_ns
@@ -73,17 +83,17 @@ class PrefillQueue:
         if busy_ns > LONG_NS:
             self._busy_since_ns, self._tokens = t_ns, 0.0
 
-    def place(self, t0_ns: int, t1_ns: int, now_ns: int, step_ends_ns: Sequence[int] = ()) -> list[Placed]:
+    def place(self, t0_ns: int, t1_ns: int, now_ns: int, step_ends_ns: Sequence[int] = (), told: Told | None = None) -> list[Placed]:
         """What was computed of each prompt in (t0, t1], as far as can be told by what was seen up to `now_ns`; `step_ends_ns` are ends
-        of steps after t0 that others have shown, rising. Changes nothing."""
-        order = _service_order([job for job in self.jobs if job.prompt_left > 0])
+        of steps after t0 that others have shown, rising; `told` is what the engine said, if it does. Changes nothing."""
+        order = _service_order([job for job in self.jobs if job.prompt_left > 0], told)
         if not order:
             return []
         ends, whole = [], 0.0
         for job in order:
             whole += self._size(job, t0_ns)
             ends.append(whole)
-        path = self._path(order, ends, t0_ns, max(t1_ns, now_ns))
+        path = self._path(order, ends, t0_ns, max(t1_ns, now_ns), told)
         placed: dict[Work, Placed] = {}
         at, place, start = 0.0, 0, 0.0  # of the row: progress, and the first prompt that is not done, and where it starts
         for end_ns in self._steps(order, path, step_ends_ns):
@@ -125,7 +135,7 @@ class PrefillQueue:
         time_ns = max(0, job.end_ns - max(t0_ns, job.begin_ns))
         return min(job.prompt_left, self.per_s.value * time_ns / NS_PER_S)
 
-    def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, now_ns: int) -> Path:
+    def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, now_ns: int, told: Told | None) -> Path:
         """The engine's progress along the row from `t0_ns` up to now, or until it was worked off."""
         overdue = 0.0  # whose first token came in a window that has been divided without knowing
         for job, end in zip(order, ends, strict=True):
@@ -146,7 +156,7 @@ class PrefillQueue:
                         break
                     done, steps_end = place + 1, steps_end or first_ns == t_ns
             undone = max(undone, done)
-            while undone < len(order) and _may_be_done(order[undone], t_ns + SAME_STEP_NS):
+            while undone < len(order) and _may_be_done(order[undone], t_ns + SAME_STEP_NS, told):
                 undone += 1
             low = max(low, ends[done - 1] if done else 0.0)
             high = arrived = max(low, ends[begun - 1] if begun else 0.0)
@@ -158,7 +168,7 @@ class PrefillQueue:
                 empty_ns, empty_at = t_ns, low
         last = gates[-1]
         if last.t < now_ns:
-            while undone < len(order) and _may_be_done(order[undone], now_ns):
+            while undone < len(order) and _may_be_done(order[undone], now_ns, told):
                 undone += 1
             if undone < len(order):  # nobody whose first token is still to be seen is done
                 last = Gate(now_ns, low, max(low, ends[undone] - 1.0))
@@ -166,34 +176,52 @@ class PrefillQueue:
                 all_ns = empty_ns + round((ends[-1] - empty_at) / self.per_s.value * NS_PER_S)
                 last = Gate(min(now_ns, max(all_ns, last.t + 1)), low, ends[-1])
             gates.append(last)
-        expected = min(max(empty_at + self.per_s.value * (last.t - empty_ns) / NS_PER_S, last.low), last.high)
+        counts = told if told is not None and told.counts_prompts else None
+        computed = counts.computed(empty_ns, last.t) if counts is not None else self.per_s.value * (last.t - empty_ns) / NS_PER_S
+        expected = min(max(empty_at + computed, last.low), last.high)
         gates[-1] = Gate(last.t, expected, expected)
-        return Path([gate.t for gate in gates], taut_string(gates))
+        along = None if counts is None else _told_along(gates, counts)
+        return Path([gate.t for gate in gates], taut_string(gates, along), counts)
 
 
-def _service_order(jobs: Sequence[Work]) -> list[Work]:
+def _told_along(gates: Sequence[Gate], told: Told) -> list[float]:
+    """Where the gates are along the tokens that the engine told that it computed: the path that is straight along these is the one that
+    agrees with it, as far as first tokens and the prompts' lengths let it."""
+    along = [0.0]
+    for before, gate in pairwise(gates):
+        along.append(max(along[-1] + told.computed(before.t, gate.t), nextafter(along[-1] + LEAST, inf)))
+    return along
+
+
+def _service_order(jobs: Sequence[Work], told: Told | None) -> list[Work]:
     """Prompts in the order in which the engine has taken, or will take them: in that of arrival, but who has shown a first token
     was before those who have not, though theirs would show. Who hides his tokens is where his arrival puts him."""
     ready = sorted((job for job in jobs if job.first_ns is not None), key=lambda job: (job.first_ns, job.begin_ns))
     others = [job for job in jobs if job.first_ns is None]
     order: list[Work] = []
     for job in ready:
-        ahead = [other for other in others if not other.visible and other.begin_ns < job.begin_ns]
+        ahead = [other for other in others if other.begin_ns < job.begin_ns and _hides(other, told)]
         order += ahead
         order.append(job)
         others = [other for other in others if other not in ahead]
     return order + others
 
 
-def _may_be_done(job: Work, t_ns: int) -> bool:
-    """Whether its prompt may have been done by then: of one that hides its tokens nobody can say that it was not."""
-    return not job.visible or job.end_ns is not None if job.first_ns is None else job.first_ns <= t_ns
+def _may_be_done(job: Work, t_ns: int, told: Told | None) -> bool:
+    """Whether its prompt may have been done by then: of one that hides its tokens nobody but the engine can say that it was not."""
+    return job.end_ns is not None or _hides(job, told) if job.first_ns is None else job.first_ns <= t_ns
+
+
+def _hides(job: Work, told: Told | None) -> bool:
+    return told.hides(job) if told is not None else not job.visible
 
 
 def _height(path: Path, t_ns: int) -> float:
     i = min(max(bisect_left(path.times, t_ns), 1), len(path.times) - 1)
-    y0, y1 = path.heights[i - 1], path.heights[i]
-    return y0 + (y1 - y0) * _part(t_ns, path.times[i - 1], path.times[i])
+    y0, y1, x0_ns, x1_ns = path.heights[i - 1], path.heights[i], path.times[i - 1], path.times[i]
+    if path.told is not None and x0_ns < t_ns < x1_ns:
+        return y0 + (y1 - y0) * path.told.computed(x0_ns, t_ns) / path.told.computed(x0_ns, x1_ns)
+    return y0 + (y1 - y0) * _part(t_ns, x0_ns, x1_ns)
 
 
 def _part(x: float, x0: float, x1: float) -> float:

@@ -12,7 +12,9 @@ from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.prefill import Placed, PrefillQueue
 from perjoule.sidecar.metering.steps import StepClock
 from perjoule.sidecar.metering.terms import Terms
+from perjoule.sidecar.metering.told import Told
 from perjoule.sidecar.metering.work import Work
+from perjoule.sidecar.ports import Step
 from perjoule.sidecar.units import NS_PER_S
 
 
@@ -37,7 +39,10 @@ class Schedule:
         self.pace = pace or Pace()
         self.queue = PrefillQueue()
         self.clock = StepClock()
+        self.told = Told()
+        self.believes = False  # what is told of steps: then frames say nothing of them
         self.works: dict[Work, None] = {}  # in the order of arrival; who ended stays until `forget`
+        self._running, self._busy_since_ns = 0, 0  # of them, those that have not ended; since when there has always been one
         self._showing = 0  # sequences that decode in view
         self._hiding = 0  # requests that run and show nothing
         self._late: Work | None = None  # the one that a window was last found to wait for
@@ -49,7 +54,11 @@ class Schedule:
         if not self.works:
             self.clock.rest(work.begin_ns)
         self.works[work] = None
-        self.queue.begin(work)
+        if not self._running:
+            self._busy_since_ns = work.begin_ns
+        self._running += 1
+        self.told.missing[work] = work.choices
+        self.queue.begin(work, shows=work.visible or (self.believes and self.told.says_who))
         self._hiding += not work.visible
 
     def show(self, work: Work, t_ns: int, count: int) -> None:
@@ -59,7 +68,7 @@ class Schedule:
         else:
             work.position += count / work.choices
             clock = self.clock
-            if work.position > clock.count and t_ns > clock.last_ns:
+            if work.position > clock.count and t_ns > clock.last_ns and not self.believes:
                 clock.advance(t_ns, work.position)
         work.frames.append(t_ns)
         if count > 1:
@@ -68,7 +77,7 @@ class Schedule:
     def _first(self, work: Work, t_ns: int) -> None:
         """Its prompt is done, and it joins those who get a token in each step."""
         clock = self.clock
-        if not self._showing and t_ns > clock.last_ns:
+        if not self._showing and t_ns > clock.last_ns and not self.believes:
             if self._hiding:
                 clock.coast(t_ns, self.pace.step_ns)
             else:
@@ -79,23 +88,43 @@ class Schedule:
         self._showing += work.choices
         self.queue.seen(work, t_ns)
 
+    def step(self, step: Step) -> None:
+        """The engine has told of a step."""
+        told, goes_on = self.told, self.believes and self._busy_since_ns <= self.told.last_ns
+        told.take(step)
+        self._forget_steps(step.t_ns)
+        self.believes = self._is_believed(step.t_ns)
+        if not self.believes:
+            return
+        if step.steps:
+            self.clock.tell(step.t_ns, step.steps, goes_on=goes_on)
+        done = [work for arrival_ns in sorted(step.first_arrivals_ns) if (work := told.whose(arrival_ns)) is not None]
+        told.measure(step, done)
+        for work in done:
+            if work.first_ns is None and not work.visible and step.t_ns > work.begin_ns:
+                work.first_ns = work.before_ns = step.t_ns
+                work.is_told = True
+                self.queue.seen(work, step.t_ns)
+
     def end(self, work: Work, t_ns: int, output_tokens: int | None, *, failed: bool, done: bool = True) -> None:
         """It has ended, having been given so many tokens, if the engine said; `done` unless its client left before its answer came."""
         work.end_ns, work.output_tokens = t_ns, 0 if failed or not work.decodes else output_tokens
         self._hiding -= not work.visible
+        self._running -= 1
+        self.told.missing.pop(work, None)
+        if work.first_ns is not None:
+            self._showing -= work.choices if work.visible and work.decodes else 0
+            return
         if not work.decodes and done:
             work.first_ns = t_ns
             self.queue.seen(work, t_ns)
-            return
-        if work.first_ns is not None:
-            self._showing -= work.choices
             return
         self.queue.gone(work)
         if failed:
             work.prompt_left = 0.0
         elif output_tokens is not None:  # each token took a step, and before the first of them the prompt was done
             steps, clock = output_tokens / work.choices, self.clock
-            since_ns = clock.when(clock.at(t_ns) - steps) if self._showing else t_ns - round(steps * self.pace.step_ns)
+            since_ns = clock.when(clock.at(t_ns) - steps) if self._showing or self.believes else t_ns - round(steps * self.pace.step_ns)
             work.first_ns = min(max(work.begin_ns, since_ns), t_ns)
             self.queue.per_s.is_at_least(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
 
@@ -103,6 +132,8 @@ class Schedule:
 
     def is_known_until(self, t_ns: int) -> bool:
         """Whether waiting a little would tell nothing more of the time up to `t_ns`."""
+        if self.believes and self._running and self.told.last_ns < t_ns:
+            return False
         late = self._late
         if late is not None and late.begin_ns < t_ns and not late.is_known_until(t_ns):
             return False
@@ -114,9 +145,9 @@ class Schedule:
         here = [w for w in self.works if w.begin_ns < t1_ns and (w.end_ns is None or w.end_ns > t0_ns)]
         if not here:
             return Look([], [], [], [], [], [], 0)
-        placed = self.queue.place(t0_ns, t1_ns, now_ns, self.clock.ends_after(t0_ns))
+        placed = self._place(t0_ns, t1_ns, now_ns)
         prompts = {part.work: part for part in placed}
-        if not self._showing and any(not work.visible for work in here):
+        if not self._showing and not self.believes and any(not work.visible for work in here):
             self.clock.coast(t1_ns, self.pace.step_ns)
         there = [(max(work.begin_ns, t0_ns), min(work.end_ns or t1_ns, t1_ns)) for work in here]
         spans = [(_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns) for work, (_, end_ns) in zip(here, there, strict=True)]
@@ -140,7 +171,7 @@ class Schedule:
         if since_ns >= until_ns:
             return Terms(prefill, 0.0, 0.0, 0.0)
         clock = self.clock
-        if not self._showing:
+        if not self._showing and not self.believes:
             clock.coast(until_ns, self.pace.step_ns)
         steps = work.choices * (clock.at(until_ns) - clock.at(since_ns))
         _, tokens = self._given(work, since_ns, until_ns, t1_ns)
@@ -158,26 +189,42 @@ class Schedule:
         if look.works:
             self.clock.pin(t1_ns)
         self.clock.forget(t0_ns)
+        self.told.forget(t0_ns)
 
     def forget(self, settled: Iterable[Work]) -> None:
         """These have been settled."""
         for work in settled:
             del self.works[work]
             self.queue.jobs.pop(work, None)
-        oldest = next(iter(self.works), None)
-        self.clock.forget(oldest.begin_ns if oldest is not None else self.clock.last_ns)  # also where no window is ever divided
+        self._forget_steps(self.clock.last_ns)
 
     # inside
+
+    def _forget_steps(self, t_ns: int) -> None:
+        """Nobody who is here needs those before he came; done by the way, also where no window is ever divided."""
+        oldest = next(iter(self.works), None)
+        since_ns = t_ns if oldest is None else oldest.begin_ns
+        self.clock.forget(since_ns)
+        self.told.forget(since_ns)
+
+    def _is_believed(self, t_ns: int) -> bool:
+        return self.told.is_believed(t_ns, self._busy_since_ns)
+
+    def _place(self, t0_ns: int, t1_ns: int, now_ns: int) -> list[Placed]:
+        """What was computed of each prompt."""
+        self.believes = self.believes and self._is_believed(now_ns)
+        told = self.told if self.believes else None
+        return self.queue.place(t0_ns, t1_ns, now_ns, (told or self.clock).ends_after(t0_ns), told)
 
     def _prompt_part(self, work: Work, t0_ns: int, t1_ns: int) -> Placed | None:
         """What was computed of its prompt in (t0, t1]. After its first token that was all of it, whenever the others had their turn; who
         hides his tokens is asked about when his answer is there, and thousands may have been before him in the window."""
         if work.first_ns is not None and work.first_ns <= t1_ns:
             return Placed(work, work.prompt_left, work.first_ns)
-        if not work.visible:
+        if not work.visible and (not self.believes or self.told.hides(work)):
             done_ns = max(work.begin_ns, t0_ns) + round(work.prompt_left / self.queue.per_s.value * NS_PER_S)
             return Placed(work, work.prompt_left, done_ns) if done_ns <= t1_ns else None
-        placed = self.queue.place(t0_ns, t1_ns, t1_ns, self.clock.ends_after(t0_ns))
+        placed = self._place(t0_ns, t1_ns, t1_ns)
         return next((part for part in placed if part.work is work), None)
 
     def _step_shares(self, works: Sequence[Work], spans: Sequence[tuple[int, int]]) -> dict[int, float]:
@@ -218,7 +265,7 @@ class Schedule:
 def _decodes_from(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> int:
     """From when in (t0, t1] it was given tokens; t1 if it was not."""
     since_ns = work.first_ns
-    if not (work.frames or work.base):
+    if not (work.frames or work.base or work.is_told):
         gets_tokens = bool(work.output_tokens) or (work.output_tokens is None and not work.visible)
         since_ns = work.decodes_from_ns if gets_tokens else None
         if gets_tokens and since_ns is None:

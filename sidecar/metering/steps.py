@@ -16,11 +16,12 @@ LONG_STEP = 4.0  # times the usual: a step that computed much of a prompt, which
 class StepClock:
     """Steps by when: an amount that never falls, linear between its knots."""
 
-    __slots__ = ("_counts", "_times", "count", "last_ns", "usual_ns")
+    __slots__ = ("_counts", "_times", "_told", "count", "last_ns", "usual_ns")
 
     def __init__(self) -> None:
         self._times, self._counts = [0], [0.0]
         self.count, self.last_ns = 0.0, 0
+        self._told = 0.0  # the count at the last step that the engine told
         self.usual_ns = float(PRIOR_STEP_NS)
 
     def advance(self, t_ns: int, count: float) -> None:
@@ -28,6 +29,15 @@ class StepClock:
         took_ns = (t_ns - self.last_ns) / (count - self.count)
         self.usual_ns = KEEP * self.usual_ns + (1 - KEEP) * min(took_ns, LONG_STEP * self.usual_ns)
         self._knot(t_ns, count)
+
+    def tell(self, t_ns: int, steps: int, *, goes_on: bool) -> None:
+        """The engine says that by `t_ns` it has made so many more steps; `goes_on` if it told of all those before them."""
+        told = self._told if goes_on else self.count
+        self._told = max(self.count, told + steps)  # of the step under way a part may have been counted
+        if t_ns > self.last_ns and self._told > self.count:
+            self.advance(t_ns, self._told)
+        else:
+            self._knot(t_ns, self._told)
 
     def rest(self, until_ns: int) -> None:
         """Nobody was decoding up to `until_ns`: no step until then."""

@@ -17,17 +17,19 @@ class Gate(NamedTuple):
     high: float
 
 
-def taut_string(gates: Sequence[Gate]) -> list[float]:
-    """The path's height at each gate. The first and the last gate are points (low == high); times rise strictly."""
+def taut_string(gates: Sequence[Gate], along: Sequence[float] | None = None) -> list[float]:
+    """The path's height at each gate. The first and the last gate are points (low == high); times rise strictly, and so does that `along`
+    which the path is to be straight, if it is not time."""
+    places = [gate.t for gate in gates] if along is None else along
     heights = [gates[0].low]
     at, last = 0, len(gates) - 1
     while at < last:
-        t0, y0 = gates[at].t, heights[at]
+        t0, y0 = places[at], heights[at]
         steepest, flattest = float("inf"), float("-inf")  # slopes that pass every gate looked at so far
         upper = lower = at
         slope, turn = 0.0, last
         for i in range(at + 1, last + 1):
-            span = gates[i].t - t0
+            span = places[i] - t0
             low, high = (gates[i].low - y0) / span, (gates[i].high - y0) / span
             if low > steepest:  # the path must bend upward at the gate that kept it down
                 slope, turn = steepest, upper
@@ -41,6 +43,6 @@ def taut_string(gates: Sequence[Gate]) -> list[float]:
                 flattest, lower = low, i
         else:
             slope = steepest  # the last gate is a point: steepest == flattest there
-        heights.extend(y0 + slope * (gates[i].t - t0) for i in range(at + 1, turn + 1))
+        heights.extend(y0 + slope * (places[i] - t0) for i in range(at + 1, turn + 1))
         at = turn
     return heights

@@ -16,14 +16,17 @@ class Work:
     """What is known of one request. Tokens are floats, since a step under way is a part of one."""
 
     __slots__ = ("base", "before_ns", "begin_ns", "cached", "charged_frames", "charged_tokens", "choices", "decodes", "decodes_from_ns",
-                 "end_ns", "first_ns", "frames", "output_tokens", "position", "prompt_left", "prompt_tokens", "visible")
+                 "end_ns", "first_ns", "frames", "is_measured", "is_told", "output_tokens", "position", "prompt_left", "prompt_tokens",
+                 "visible")
 
     def __init__(self, begin_ns: int, *, visible: bool, prompt_tokens: float, choices: int, decodes: bool = True) -> None:
         self.begin_ns, self.choices, self.decodes = begin_ns, choices, decodes
         self.visible = visible or not decodes  # whether it shows when its prompt is done
         self.prompt_tokens = self.prompt_left = prompt_tokens  # to be computed; not charged yet
         self.cached = 0.0
+        self.is_measured = False  # somebody has counted the prompt's tokens; before that they are estimated
         self.first_ns: int | None = None  # when its first token came; of hidden tokens, when it must have
+        self.is_told = False  # the engine itself said when that was
         self.decodes_from_ns: int | None = None  # of hidden tokens: when the prompt is thought to have been done
         self.end_ns: int | None = None
         self.output_tokens: int | None = None  # as the engine says at the end
@@ -34,7 +37,7 @@ class Work:
 
     def know_prompt(self, tokens: float, cached: float) -> None:
         """The prompt's tokens, and those of them that were cached and cost nothing, from the engine."""
-        charged = self.prompt_tokens - self.prompt_left
+        charged, self.is_measured = self.prompt_tokens - self.prompt_left, True
         self.prompt_tokens, self.cached = max(0.0, tokens - cached), cached
         self.prompt_left = max(0.0, self.prompt_tokens - charged)
 

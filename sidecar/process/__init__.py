@@ -2,8 +2,12 @@
 
     interpreter  what the collector of garbage looks at, how soon threads make way, memory that goes back
     sampler      a thread that reads the counter
+    source       a counter that is there, one that is waited for, or none
     presence     whether the engine is there, and what it is
-    lookout      what is asked beside the traffic: the engine's batch limit, other processes on the boards
+    lookout      what is asked beside the traffic: the engine's batch limit, what it has to do, other processes on the boards
+    strangers    requests that an engine runs and that did not come through here
+    inquiry      asks the engine after jobs that outlived their requests
+    engine_steps where an engine's plugin tells of its steps
     learned      which calibrations the meter goes by: loaded, switched, saved
     errand       something done again and again, for which nothing waits
     accounts     what this run has measured and settled, kept in the ledger
@@ -12,6 +16,7 @@
     setting      under what joules were measured, for who compares two runs
     gauges       what metrics show beside the sums of records
     live         what the live page shows
+    standing     how things stand at this moment: the account, each request in flight
     desk         where requests are metered: the meter, what it settles, who waits for it
     in_order     events of several processes, in the order of their times
     wire         what a worker process and the meter say to each other, as bytes

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from perjoule.sidecar.metering.meter import Meter
-from perjoule.sidecar.ports import EnergyCounter
+from perjoule.sidecar.process.source import Source
 from perjoule.sidecar.record import Balance
 from perjoule.sidecar.records.archive import Archive
 
@@ -19,8 +18,7 @@ class Run(Protocol):
     instance_id: str
     settled: int
     settled_uj: int
-    counter: EnergyCounter | None
-    host: Callable[[], int] | None
+    source: Source
 
 
 class Accounts:
@@ -32,7 +30,7 @@ class Accounts:
 
     def now(self) -> Balance | None:
         """The account at this moment, None without a source of energy."""
-        run, counter, divided = self._run, self._run.counter, self._meter.balance
+        run, counter, divided = self._run, self._run.source.counter, self._meter.balance
         if counter is None:
             return None
         return Balance(run.instance_id, time.time_ns(), run.settled, divided.measured_uj, divided.requests_uj, divided.idle_uj,
@@ -53,6 +51,6 @@ class Accounts:
     def _look_at_host(self) -> None:
         """What the host has drawn; None from when on it cannot be read. Blocks."""
         try:
-            self._host_uj = None if self._run.host is None else self._run.host()
+            self._host_uj = None if self._run.source.host is None else self._run.source.host()
         except OSError:
             self._host_uj = None

@@ -15,13 +15,19 @@ def gauges(service: Any) -> Shown:
     boxes = service.archive.outboxes
     shown: Shown = {
         telemetry.IN_FLIGHT: {(): service.meter.in_flight},
+        telemetry.UNKNOWN_REQUESTS: {} if service.lookout.strangers.seen is None else {(): service.lookout.strangers.seen},
         telemetry.METERING_FAILURES: {(): service.desk.failures},
         telemetry.OUTBOX_PENDING: {(box.name,): box.pending for box in boxes},
         telemetry.OUTBOX_STORED: {(box.name,): box.stored for box in boxes},
         telemetry.OUTBOX_DROPPED: {(box.name,): box.dropped for box in boxes},
         telemetry.READY: {(): int(service.ready()[0])},
+        telemetry.ENERGY_FAILING: {(): int(service.source.failing)},
         telemetry.BUILD_INFO: {(__version__, python_version()): 1},
         telemetry.TARGET_INFO: {(os.environ.get("OTEL_SERVICE_NAME") or telemetry.SCOPE, __version__, service.instance_id): 1}}
+    if service.config.steps:
+        shown[telemetry.ENGINE_STEPS] = {(): service.engine_steps.told}
+        shown[telemetry.ENGINE_STEPS_IGNORED] = {(): service.engine_steps.ignored}
+        shown[telemetry.ENGINE_STEPS_BELIEVED] = {(): int(service.meter.believes)}
     if service.push is not None:
         shown[telemetry.METRIC_EXPORTS] = {("sent",): service.push.sent, ("failed",): service.push.failed}
     return shown | _energy(service) if service.counter is not None else shown
@@ -39,5 +45,5 @@ def _energy(service: Any) -> Shown:
         telemetry.BOARD_JOULES: {(uuid, *kind): joules(uj) for uuid, uj in meter.boards_uj.items()},
         telemetry.BOARD_WATTS: {(uuid, *kind): watts for uuid, watts in meter.boards_w.items() if None not in (power, watts)},
         telemetry.BOARD_PROCESSES: {(uuid,): count for uuid, count in service.lookout.computing.items()},
-        telemetry.SAMPLER_READS: {(): service.sampler.reads},
-        telemetry.SAMPLER_ERRORS: {(): service.sampler.errors}}
+        telemetry.SAMPLER_READS: {(): service.source.sampler.reads},
+        telemetry.SAMPLER_ERRORS: {(): service.source.sampler.errors}}

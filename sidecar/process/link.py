@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
+from perjoule.sidecar.dialects.jobs import Kind as JobKind
 from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity
 from perjoule.sidecar.process.shared_desk import SharedDesk
-from perjoule.sidecar.process.wire import Kind, Messages, asked_of, facts_of, message
+from perjoule.sidecar.process.wire import Kind, Messages, asked_of, facts_of, look_of, message, opened_of, seen_of
 from perjoule.sidecar.record import RequestFacts, TokenSource
 
 logger = logging.getLogger("perjoule")
@@ -103,9 +104,9 @@ class Link(asyncio.Protocol):
         elif kind is Kind.ASK:
             self._ask(*said)
         elif kind is Kind.FIND:
-            task = asyncio.ensure_future(self._find(*said))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._answer(kind, *said)
+        elif kind in (Kind.OUTLIVES, Kind.SAW, Kind.REMOVED, Kind.VIEW):
+            self._take_of_job(kind, said)
         elif kind is Kind.ADMIT:
             question, t_ns, name = said
             self.say(Kind.ADMITTED, question, desk.limits.admit(name, t_ns))
@@ -113,6 +114,20 @@ class Link(asyncio.Protocol):
             desk.failed()
         else:
             self._heard(kind)
+
+    def _take_of_job(self, kind: Kind, said: Any) -> None:
+        """A job is nobody's request any more: it is kept here, and goes on if the worker dies."""
+        if kind is Kind.OUTLIVES:
+            number, t_ns, facts, opened = said
+            self._desk.put(t_ns, self._outlived, number)
+            self._desk.outlives(facts_of(facts), opened_of(opened), t_ns)
+        elif kind is Kind.SAW:
+            job_kind, job_id, seen, t_ns = said
+            self._desk.saw(JobKind(job_kind), job_id, seen_of(seen), t_ns)
+        elif kind is Kind.REMOVED:
+            self._desk.removed(*said)
+        else:
+            self._answer(kind, *said)
 
     def _ask(self, record_id: str, t_ns: int, settled: bool) -> None:
         self._desk.catch_up(t_ns)
@@ -141,8 +156,22 @@ class Link(asyncio.Protocol):
         if (running := self._running.pop(number, None)) is not None:  # its end may have been on the way
             self._desk.end(running.facts(t_ns), t_ns)
 
+    def _outlived(self, _: int, number: int) -> None:
+        del self._running[number]
+
+    def _answer(self, kind: Kind, question: int, asked: Any) -> None:
+        task = asyncio.ensure_future(self._find(question, asked) if kind is Kind.FIND else self._view(question, asked))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _find(self, question: int, any_id: str) -> None:
         try:
             self.say(Kind.FOUND, question, await self._desk.find(any_id), None)
         except OSError as error:
             self.say(Kind.FOUND, question, None, str(error))
+
+    async def _view(self, question: int, look: dict[str, Any]) -> None:
+        try:
+            self.say(Kind.VIEWED, question, await self._desk.view(look_of(look)), None)
+        except OSError as error:
+            self.say(Kind.VIEWED, question, None, str(error))

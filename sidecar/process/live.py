@@ -85,7 +85,19 @@ def summary(records: Sequence[EnergyRecord], since_unix_ns: int) -> Json:
                 if facts.first_token_ns is not None and facts.last_token_ns is not None and (facts.output_tokens or 0) > 1
                 and facts.output_tokens is not None]),
             "e2e": _percentiles([facts.end_ns for facts in done]),
-            "j_per_token": joules(sum(uj for uj, _ in paid)) / tokens if tokens else None}
+            "j_per_token": joules(sum(uj for uj, _ in paid)) / tokens if tokens else None,
+            "j_per_unit": _per_unit(records)}
+
+
+def _per_unit(records: Sequence[EnergyRecord]) -> dict[str, float]:
+    """What an image took, and a second of video or sound, of those that were made; nothing of none."""
+    sums: dict[str, tuple[int, float]] = {}
+    for record in records:
+        uj, unit, units = record.charge.energy_uj, record.facts.unit, record.facts.units
+        if uj is not None and unit is not None and units:
+            so_far_uj, so_far = sums.get(unit.value, (0, 0.0))
+            sums[unit.value] = so_far_uj + uj, so_far + units
+    return {unit: joules(uj) / units for unit, (uj, units) in sums.items()}
 
 
 def _percentiles(times_ns: list[int]) -> list[float] | None:

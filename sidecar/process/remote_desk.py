@@ -7,8 +7,11 @@ from itertools import count
 from typing import Any
 
 from perjoule.sidecar.access.doors import Refusal
+from perjoule.sidecar.dialects.jobs import Kind as JobKind
+from perjoule.sidecar.dialects.jobs import Look, Opened, Seen
+from perjoule.sidecar.dialects.jobwatch import View
 from perjoule.sidecar.dialects.watch import Watch
-from perjoule.sidecar.process.wire import Kind, charge_of, frames, message, refusal_of
+from perjoule.sidecar.process.wire import Kind, charge_of, frames, message, refusal_of, view_of
 from perjoule.sidecar.record import Charge, Outcome, RequestFacts
 from perjoule.sidecar.units import NS_PER_MS
 
@@ -68,6 +71,19 @@ class RemoteDesk:
         """It has ended."""
         self._say(Kind.ENDED, self._numbers.pop(facts.record_id), t_ns, facts)
 
+    def outlives(self, facts: RequestFacts, opened: Opened, t_ns: int) -> None:
+        """Its answer is over, and has named a job that is not. The client may ask another worker about it next."""
+        self._say(Kind.OUTLIVES, self._numbers.pop(facts.record_id), t_ns, facts, opened)
+        self.flush()
+
+    def saw(self, kind: JobKind, job_id: str, seen: Seen, t_ns: int) -> None:
+        """The engine has told a client something of a job."""
+        self._say(Kind.SAW, kind, job_id, seen, t_ns)
+
+    def removed(self, job_ids: tuple[str, ...], t_ns: int) -> None:
+        """A client has asked ComfyUI to take jobs out of its queue."""
+        self._say(Kind.REMOVED, job_ids, t_ns)
+
     def failed(self) -> None:
         """A request could not be metered."""
         self._say(Kind.FAILED)
@@ -91,6 +107,13 @@ class RemoteDesk:
         if error is not None:
             raise OSError(error)
         return found if isinstance(found, dict) else None
+
+    async def view(self, look: Look) -> View | None:
+        """What is known of a job, None for one that is not ours. Raises OSError while stored records cannot be read."""
+        found, error = await self._answer(Kind.VIEW, look)
+        if error is not None:
+            raise OSError(error)
+        return view_of(found) if found is not None else None
 
     # from the wire
 

@@ -11,10 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from aiohttp import web
-
 from perjoule.sidecar.access.limits import Limits
-from perjoule.sidecar.admin.port import RecordQueries, admin_app
+from perjoule.sidecar.admin.port import Port, RecordQueries
+from perjoule.sidecar.http.front import Front
 from perjoule.sidecar.http.sockets import Listener, listening_socket, url_of
 from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.ports import EnergyCounter, Engine, Reading, RecordSink
@@ -22,14 +21,17 @@ from perjoule.sidecar.process import interpreter
 from perjoule.sidecar.process.accounts import Accounts
 from perjoule.sidecar.process.crew import Crew
 from perjoule.sidecar.process.desk import Desk
+from perjoule.sidecar.process.engine_steps import EngineSteps
 from perjoule.sidecar.process.gauges import gauges
+from perjoule.sidecar.process.inquiry import Inquiry
 from perjoule.sidecar.process.learned import Calibrations, Learned
 from perjoule.sidecar.process.live import Live
 from perjoule.sidecar.process.lookout import Lookout, Questions
 from perjoule.sidecar.process.presence import Presence
-from perjoule.sidecar.process.sampler import Sampler
 from perjoule.sidecar.process.setting import boards_of, setting_of
 from perjoule.sidecar.process.shared_desk import SharedDesk
+from perjoule.sidecar.process.source import Host, Open, Source
+from perjoule.sidecar.process.standing import balance_of, in_flight_of
 from perjoule.sidecar.process.traffic import LAST_ANSWERS_S, Traffic
 from perjoule.sidecar.record import EnergyRecord
 from perjoule.sidecar.records.archive import Archive
@@ -38,11 +40,12 @@ from perjoule.sidecar.records.tally import Shown, Tally
 from perjoule.sidecar.settings.config import Config, ConfigError
 from perjoule.sidecar.settings.credentials import OPEN, Credentials
 from perjoule.sidecar.settings.reload import changes
-from perjoule.sidecar.units import NS_PER_MS, joules, seconds
+from perjoule.sidecar.units import NS_PER_MS
 
 TICK_S = 0.05  # settles requests whose windows wait for nothing but time
 FIRST_ANSWER_S = 2.0  # the engine's, which is waited for before it is said that all is up
 METER_RESTS = 2  # times as long as dividing a reading took: with thousands in flight, streams come first (law 5)
+OPERATORS = 256  # connections to the operator's port
 LAST_RECORDS_S = 2.0  # after the last request, for its windows to close and its record to be stored
 
 logger = logging.getLogger("perjoule")
@@ -69,23 +72,19 @@ class Service:
     def __init__(self, config: Config, *, counter: EnergyCounter | None, sinks: Sequence[RecordSink], ledger: Ledger | None,
                  calibrations: Calibrations | None, recognise: Callable[[str], Awaitable[Engine | None]], ask: Questions,
                  render: Callable[[Shown, str], tuple[bytes, str]], tracing: bool,
-                 push: Push | None = None, host: Callable[[], int] | None = None, credentials: Credentials = OPEN,
+                 push: Push | None = None, awaited: Open | None = None,
+                 host_of: Callable[[EnergyCounter], Host | None] = lambda counter: None, credentials: Credentials = OPEN,
                  reread: Callable[[], tuple[Config, Credentials]] | None = None) -> None:
-        """`render` makes a scrape of metrics, `push` sends them. `host` tells the microjoules of the host beside the boards;
-        it raises OSError. `reread` reads all settings again, for a reload; it raises ConfigError."""
-        self.config, self.counter, self.ledger, self.credentials = config, counter, ledger, credentials
+        """`render` makes a scrape of metrics, `push` sends them. `awaited` opens a source that was not there at the start, `host_of`
+        what the host beside a counter draws. `reread` reads all settings again, for a reload; it raises ConfigError."""
+        self.config, self.ledger, self.credentials = config, ledger, credentials
         self.instance_id, self.settled, self.settled_uj = uuid.uuid4().hex, 0, 0
-        if counter is None:
-            self.meter = Meter(method=config.method)
-        else:
-            self.meter = Meter(counter.devices, pools=config.pools(), source=counter.name, status=counter.status,
-                               boundary=counter.boundary, period_ns=counter.period_ns, wrap_uj=counter.wrap_uj, method=config.method,
-                               max_num_seqs=config.max_num_seqs)
+        self.meter = Meter(pools=config.pools(), method=config.method, max_num_seqs=config.max_num_seqs)
+        self.source = Source(self.meter, counter, awaited=awaited, host_of=host_of, deliver=self._readings_in,
+                             poll_ns=config.poll_ms * NS_PER_MS)
         self.archive = Archive(sinks, ledger)
-        self.host = host
         self.accounts = Accounts(self, self.meter, self.archive)
         self.live = Live(self, self.meter, self.archive)
-        self.sampler = None if counter is None else Sampler(counter, self._readings_in, config.poll_ms * NS_PER_MS, self._sampler_failed)
         self.limits = Limits(credentials.doors.keys, time.time_ns() - time.monotonic_ns())
         desk = (SharedDesk if config.workers > 1 else Desk)(self.meter, self.archive.recent, self.deliver, self.archive.find, self.limits)
         self.presence = Presence(config.upstream, config.engine, recognise)
@@ -93,8 +92,10 @@ class Service:
             Crew(config, desk, tracing=tracing, engine=self.presence.name) if isinstance(desk, SharedDesk)
             else Traffic(config, credentials.doors, desk, tracing=tracing, engine=self.presence.name))
         self.desk, self.draining = desk, False
+        self.engine_steps = EngineSteps(config.steps_path(), int(config.socket_mode, 8), desk)
         self._reread = reread
         self.upstream_tls = config.upstream_tls()  # for who asks the engine beside the traffic
+        self.inquiry = Inquiry(desk.jobs, self)
         self.push, self._render = push, render
         self._tally = Tally(lambda: gauges(self))
         self.learned = Learned(self.meter, calibrations)
@@ -110,24 +111,23 @@ class Service:
     async def run(self, announce: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises OSError if a port cannot be had."""
         loop = self._loop = asyncio.get_running_loop()
-        admin = web.AppRunner(admin_app(self, lambda: self.credentials.admin_token), access_log=None, shutdown_timeout=LAST_ANSWERS_S)
+        port = Port(self, lambda: self.credentials.admin_token)
+        admin = Front(port.handle, slow_sender_s=self.config.slow_sender_s, max_connections=OPERATORS)
         operators: Listener | None = None
         helpers: list[asyncio.Task[None]] = []
         try:
             await self.archive.recall(self.limits, time.monotonic_ns())
             listen = await self.traffic.open()
             operators = Listener(listening_socket(self.config.address("admin"), mode=int(self.config.socket_mode, 8)))
-            await admin.setup()
-            assert admin.server is not None
-            await operators.serve(admin.server)
+            await operators.serve(admin)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._asked_to_stop)
             loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
-            if self.sampler is not None:
-                self.sampler.start()
+            self.engine_steps.open()
+            self.source.start()
             helpers = [loop.create_task(endless) for endless in (
                 self._tick(), self._push_metrics(), self.accounts.keep(), self.presence.watch(self._engine_is_news), self.learned.keep(),
-                self.lookout.watch_queue(), self.lookout.watch_boards())]
+                self.lookout.watch_load(), self.lookout.watch_boards(), self.inquiry.watch(), self.source.wait(self._source_is_there))]
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.presence.answers.wait(), FIRST_ANSWER_S)
             interpreter.settle()
@@ -138,19 +138,19 @@ class Service:
             logger.info("asked to stop, with %d requests in flight", self.meter.in_flight)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._at_once.wait(), self.config.unready_s)
-            await self.traffic.drain(self._at_once)
+            await self.inquiry.drain(self.traffic.drain(self._at_once), self._at_once)
         finally:
             await self.traffic.close()
+            self.desk.jobs.close(time.monotonic_ns())
             await self._settle_all()
+            self.engine_steps.close()
             for helper in helpers:
                 helper.cancel()
             if operators is not None:
                 operators.close()
-            await admin.cleanup()
-            if self.sampler is not None:
-                self.sampler.stop()
-            if self.counter is not None:
-                self.counter.close()
+            port.close()
+            await admin.close(LAST_ANSWERS_S)
+            self.source.close()
             self.accounts.close(LAST_RECORDS_S)
             if self.push is not None:  # once more, with all that has been stored
                 self.push.offer(self._tally.shown(), self.instance_id)
@@ -214,6 +214,12 @@ class Service:
         await self.learned.is_of(engine)
         await self.lookout.engine_is_news()
 
+    async def _source_is_there(self) -> None:
+        counter = self.source.counter
+        assert counter is not None
+        logger.info("energy from %s (%s), from now on: %s", counter.name, counter.status, ", ".join(d.uuid for d in counter.devices))
+        await self.learned.is_of(replace(self.presence.found or Engine("unknown"), name=self.presence.name))
+
     def deliver(self, record: EnergyRecord) -> None:
         """A settled record, to everyone who wants it. On the event loop; nothing here waits."""
         self.settled += 1
@@ -239,14 +245,16 @@ class Service:
             ended_ns = time.monotonic_ns()
             self._rests_until_ns = ended_ns + METER_RESTS * (ended_ns - began_ns)
 
-    def _sampler_failed(self, text: str) -> None:
-        logger.warning("the energy counter cannot be read (requests are served, energy will be missing): %s", text)
-
     def _on_loop(self, call: Callable[..., None], *args: Any) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *args)
 
     # AdminView
+
+    @property
+    def counter(self) -> EnergyCounter | None:
+        """What is read, None while there is nothing to read."""
+        return self.source.counter
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         return await asyncio.to_thread(self._render, self._tally.shown(), accept)
@@ -257,8 +265,8 @@ class Service:
         answers = self.presence.answers.is_set()
         why = {"upstream_answers": answers, "draining": self.draining, "engine": self.presence.name, **workers,
                "energy": self.counter.name if self.counter is not None else "unavailable",
-               "energy_failing": bool(self.sampler is not None and self.sampler.failing), "sinks_failing": self.archive.failing,
-               "shared_boards": self.lookout.shared}
+               "energy_failing": self.source.failing, "sinks_failing": self.archive.failing,
+               "shared_boards": self.lookout.shared, "load": self.lookout.shown()}
         return answers and not self.draining and workers.get("workers_alive", 1) > 0, why
 
     def power_w(self) -> float | None:
@@ -266,12 +274,7 @@ class Service:
         return self.meter.power_w(time.monotonic_ns())
 
     def balance(self) -> dict[str, Any] | None:
-        if self.counter is None:
-            return None
-        until_ns = self.meter.divided_ns
-        return {**self.meter.balance.as_json(), "unsettled": self.meter.unsettled,
-                "until_unix_ns": None if until_ns is None else time.time_ns() - (time.monotonic_ns() - until_ns),
-                "source": self.counter.name, "status": self.counter.status}
+        return balance_of(self.meter, self.counter)
 
     def setting(self) -> dict[str, Any]:
         return setting_of(self.config, replace(self.presence.found or Engine(""), name=self.presence.name), self.meter, self.counter)
@@ -280,8 +283,4 @@ class Service:
         return boards_of(self.meter, self.counter, await self.lookout.conditions())
 
     def in_flight(self) -> list[dict[str, Any]]:
-        now_ns = time.monotonic_ns()
-        return [{"record_id": a.record_id, "model": a.model, "tenant": a.tenant,
-                 "age_seconds": seconds(now_ns - a.begin_ns), "output_frames": a.work.shown,
-                 "energy_joules_so_far": None if self.counter is None else joules(a.energy_uj),
-                 "status": "unavailable" if self.counter is None else self.counter.status} for a in self.meter.running]
+        return in_flight_of(self.meter, self.counter)

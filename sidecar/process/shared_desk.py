@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from perjoule.sidecar.ports import Reading
+from perjoule.sidecar.ports import Reading, Step
 from perjoule.sidecar.process.desk import Desk
 from perjoule.sidecar.process.in_order import InOrder
+from perjoule.sidecar.record import RequestFacts
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 HOLD_NS = 15 * NS_PER_MS  # a worker sends what it has after 5 ms; then there are the wire and a busy machine
@@ -43,10 +44,20 @@ class SharedDesk(Desk):
         """The counters have been read."""
         self.put(max(reading.t_after_ns for reading in readings), self._sample, readings)
 
+    def step(self, step: Step) -> None:
+        """The engine has told of a step."""
+        self.put(step.t_ns, lambda _: super(SharedDesk, self).step(step))
+
     def tick(self, t_ns: int) -> None:
         """Time has passed."""
         self.catch_up(t_ns - HOLD_NS)
         super().tick(t_ns - HOLD_NS)
+
+    def _job_over(self, facts: RequestFacts, t_ns: int) -> None:
+        self.put(t_ns, lambda at_ns: self.end(facts, at_ns))
+
+    def _job_runs(self, record_id: str, t_ns: int) -> None:
+        self.put(t_ns, lambda _: self.meter.goes_first(record_id))
 
     def _sample(self, _: int, readings: Sequence[Reading]) -> None:
         super().sample(readings)

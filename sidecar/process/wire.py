@@ -13,12 +13,19 @@ from typing import Any, TypeVar
 import orjson
 
 from perjoule.sidecar.access.doors import Refusal
+from perjoule.sidecar.dialects.jobs import Kind as JobKind
+from perjoule.sidecar.dialects.jobs import Look, Opened, Seen, State, Verb
+from perjoule.sidecar.dialects.jobwatch import View
 from perjoule.sidecar.dialects.requests import Asked
-from perjoule.sidecar.record import Charge, Outcome, RequestFacts, Status, TokenSource
+from perjoule.sidecar.dialects.usage import Usage
+from perjoule.sidecar.dialects.works import Product
+from perjoule.sidecar.record import Charge, Outcome, RequestFacts, Status, TokenSource, Unit, UnitSource
 
 T = TypeVar("T")
 _HEAD = struct.Struct("<BI")
-_READ_AS = {"outcome": Outcome, "input_source": TokenSource, "output_source": TokenSource, "status": Status, "devices": tuple}
+_READ_AS: dict[str, Callable[..., Any]] = {
+    "outcome": Outcome, "input_source": TokenSource, "output_source": TokenSource, "status": Status, "devices": tuple,
+    "unit": Unit, "units_source": UnitSource, "makes": lambda said: _read(Product, said)}
 
 
 class Kind(IntEnum):
@@ -34,6 +41,10 @@ class Kind(IntEnum):
     FAILED = 8  # nothing: one request could not be metered
     LISTENING = 9  # nothing: clients are taken
     DRAINED = 10  # nothing: the last answer is out
+    OUTLIVES = 11  # number, t_ns, facts, the job that it has become
+    SAW = 12  # the job's kind and id, what was seen of it, t_ns
+    REMOVED = 13  # ids of jobs that a client wants out of the queue, t_ns
+    VIEW = 14  # question, a look at a job
 
     TOLD = 16  # record id, charge or null
     FOUND = 17  # question, record or null, error or null
@@ -41,6 +52,7 @@ class Kind(IntEnum):
     SETTINGS = 19  # Config, whether there are spans, the engine
     DRAIN = 20  # nothing: take no more, finish what runs
     CUT = 21  # nothing: finish at once
+    VIEWED = 22  # question, view or null, error or null
 
 
 def message(kind: Kind, *said: Any) -> bytes:
@@ -96,7 +108,31 @@ def charge_of(said: dict[str, Any]) -> Charge:
 
 def asked_of(said: dict[str, Any]) -> Asked:
     """What a request asked for, as a message holds it."""
-    return Asked(**said)
+    return _read(Asked, said)
+
+
+def opened_of(said: dict[str, Any]) -> Opened:
+    """The job that a message names."""
+    return Opened(JobKind(said["kind"]), said["id"], said["base"], tuple(map(tuple, said["credential"])))
+
+
+def look_of(said: dict[str, Any]) -> Look:
+    """The look at a job that a message holds."""
+    return Look(JobKind(said["kind"]), said["id"], Verb(said["verb"]))
+
+
+def seen_of(said: dict[str, Any]) -> Seen:
+    """What a message says was seen of a job."""
+    ended, usage = said["ended_unix_ns"], said["usage"]
+    return Seen(**{**said, "state": State(said["state"]), "ended_unix_ns": None if ended is None else tuple(ended),
+                   "usage": None if usage is None else Usage(**usage)})
+
+
+def view_of(said: dict[str, Any]) -> View:
+    """What a message says of a job's record."""
+    told = said["told"]
+    made = None if said["made"] is None else _read(Product, said["made"])
+    return View(said["record_id"], said["tenant"], said["since_ns"], None if told is None else (charge_of(told[0]), told[1]), made)
 
 
 def refusal_of(said: dict[str, Any]) -> Refusal:

@@ -21,7 +21,8 @@ def event_of(record: EnergyRecord) -> dict[str, Any]:
         "model": facts.model, "endpoint": facts.endpoint, "engine": facts.engine, "outcome": facts.outcome,
         "http_status": facts.http_status, "request_id": facts.request_id, "trace_id": facts.trace_id,
         "tokens": sum(tokens) if tokens else None, "input_tokens": facts.input_tokens, "cached_tokens": facts.cached_tokens,
-        "output_tokens": facts.output_tokens, "reasoning_tokens": facts.reasoning_tokens, "duration_seconds": seconds(facts.end_ns),
+        "output_tokens": facts.output_tokens, "reasoning_tokens": facts.reasoning_tokens, "unit": facts.unit, "units": facts.units,
+        "job_id": facts.job_id, "duration_seconds": seconds(facts.end_ns),
         "energy_joules": None if charge.energy_uj is None else joules(charge.energy_uj), "energy_uj": charge.energy_uj,
         "active_uj": charge.active_uj, "uncertainty_uj": charge.uncertainty_uj, "energy_status": charge.status,
         "energy_method": charge.method, "energy_source": charge.source}

@@ -46,6 +46,10 @@ def span_bytes(record: EnergyRecord, trace_id: str, span_id: str) -> bytes:
     if facts.queue_ns is not None:
         parts.append(_real(Attribute.QUEUE_SECONDS, seconds(facts.queue_ns)))
     parts += _energy(charge)
+    if facts.unit is not None:
+        parts += _units(facts, charge)
+    if facts.job_id is not None:
+        parts.append(_text(Attribute.JOB_ID, facts.job_id))
     if facts.first_token_ns is not None:
         parts += (_real(Attribute.TIME_TO_FIRST_CHUNK, seconds(facts.first_token_ns)),
                   _FIRST_TOKEN, _FIXED64.pack(begin_ns + facts.first_token_ns))
@@ -110,6 +114,17 @@ def _energy(charge: Charge) -> list[bytes]:
     if charge.concurrency_mean is not None:
         parts.append(_real(Attribute.CONCURRENCY, charge.concurrency_mean))
     return parts
+
+
+def _units(facts: RequestFacts, charge: Charge) -> list[bytes]:
+    """What was made that is not tokens, and the work that it was."""
+    parts = [_text(Attribute.UNIT, str(facts.unit))]
+    if facts.units is not None:
+        parts.append(_real(Attribute.UNITS, float(facts.units)))
+        if charge.energy_uj is not None and facts.units:
+            parts.append(_real(Attribute.UNIT_JOULES, joules(charge.energy_uj) / facts.units))
+    numbers = ((Attribute.WORK_TOKENS, facts.work_tokens), (Attribute.STEPS, facts.steps))
+    return parts + [_integer(name, number) for name, number in numbers if number is not None]
 
 
 def _status(facts: RequestFacts) -> bytes:

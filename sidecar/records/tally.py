@@ -42,7 +42,7 @@ Value = float | Spread
 Shown = dict[Metric, dict[Labels, Value]]
 """Every metric at one moment, by the values of its labels; nothing for what is not known."""
 
-_Told = Iterable[tuple[Metric, Labels, int | None]]
+_Told = Iterable[tuple[Metric, Labels, float | None]]
 
 
 class Tally:
@@ -85,6 +85,8 @@ class Tally:
             line.cached_tokens = (line.cached_tokens or 0) + facts.cached_tokens
         if facts.reasoning_tokens is not None:
             line.reasoning_tokens = (line.reasoning_tokens or 0) + facts.reasoning_tokens
+        if facts.unit is not None and facts.units is not None:
+            line.add_units(facts.unit, facts.units, charge.energy_uj)
         if charge.energy_uj is not None:
             line.energy.add(charge.energy_uj, trace_id, ended_ns)
             account.energy_uj = (account.energy_uj or 0) + charge.energy_uj
@@ -105,7 +107,7 @@ class Tally:
                 out.setdefault(metric, {})[labels] = spread.shown()
                 if metric is telemetry.TOKEN_SIZES:
                     told.append([(telemetry.TOKENS, (labels[0], labels[-1]), int(spread.total))])
-        sums: dict[Metric, dict[Labels, int]] = {}
+        sums: dict[Metric, dict[Labels, float]] = {}
         for metric, labels, amount in chain.from_iterable(told):
             if amount is not None:
                 of_metric = sums.setdefault(metric, {})
@@ -166,11 +168,12 @@ class _Line:
     """What records of the same model, endpoint, engine, outcome and status add up to."""
 
     __slots__ = ("_key", "cached_tokens", "decode_uj", "duration", "energy", "first_token", "input_tokens", "output_tokens", "prefill_uj",
-                 "reasoning_tokens", "requests", "steady_ns", "steady_uj", "token_time")
+                 "reasoning_tokens", "requests", "steady_ns", "steady_uj", "token_time", "units")
 
     def __init__(self, key: Labels, spread: Callable[..., "_Growing"]) -> None:
         self._key = model, endpoint, engine, outcome, status = key
         self.requests = 0
+        self.units: dict[str, tuple[float, int | None]] = {}  # of each unit: how many, and what they cost
         self.prefill_uj: int | None = None
         self.decode_uj: int | None = None
         self.steady_uj: int | None = None
@@ -184,9 +187,17 @@ class _Line:
         self.output_tokens = spread(telemetry.TOKEN_SIZES, model, endpoint, engine, OUTPUT)
         self.energy = spread(telemetry.ENERGY_SIZES, model, status)
 
+    def add_units(self, unit: str, units: float, energy_uj: int | None) -> None:
+        """What a request made that is not tokens, and what it cost."""
+        so_far, uj = self.units.get(unit, (0, None))
+        self.units[unit] = so_far + units, uj if energy_uj is None else (uj or 0) + energy_uj
+
     def told(self) -> _Told:
         model, endpoint, engine, outcome, status = self._key
-        return [(telemetry.REQUESTS, (model, endpoint, outcome), self.requests),
+        made: _Told = chain.from_iterable(((telemetry.UNITS, (model, unit), units), (telemetry.UNIT_JOULES, (model, unit, status), uj))
+                                          for unit, (units, uj) in self.units.items())
+        return [*made,
+                (telemetry.REQUESTS, (model, endpoint, outcome), self.requests),
                 (telemetry.REQUEST_JOULES, (model, outcome, "prefill", status), self.prefill_uj),
                 (telemetry.REQUEST_JOULES, (model, outcome, "decode", status), self.decode_uj),
                 (telemetry.CACHED_TOKENS, (model, endpoint, engine), self.cached_tokens),

@@ -7,7 +7,8 @@ through piece by piece; its energy is in a comment at the end.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perjoule.sidecar.dialects import inband
+from perjoule.sidecar.dialects import inband, jobs
+from perjoule.sidecar.dialects.works import Product
 from perjoule.sidecar.http import heads
 from perjoule.sidecar.http.heads import Framing, Head
 from perjoule.sidecar.record import Charge
@@ -15,12 +16,16 @@ from perjoule.sidecar.telemetry import Header
 
 # What is held in memory of an answer that is not streamed; a larger one (images) goes on without energy in its head.
 HOLD_LIMIT = 4 * 1024 * 1024
+HOLD_LIMIT_OF_MEDIA = 4 * HOLD_LIMIT  # of what an engine makes one at a time: images, videos
+MEDIA = (b"audio/", b"video/")  # sent while they are made, unless their length is said
 TRAILERS = b", ".join(name.encode() for name in Header if name is not Header.INCLUDE)
 
 
 @dataclass(slots=True)
 class Additions:
-    """What the operator and this client want added to an answer, or hidden from it."""
+    """What the operator and this client want added to an answer, or hidden from it. `job_id` is that of a job whose status it is: its
+    energy then stands there, and not in `usage`; `at_once` says that the charge is known before the answer is; what is longer than
+    `hold_limit` is not held."""
 
     headers: bool = False
     comment: bool = False
@@ -28,6 +33,9 @@ class Additions:
     in_usage: bool = False
     wait_settled: bool = False
     hide_usage: bool = False
+    job_id: str | None = None
+    at_once: bool = False
+    hold_limit: int = HOLD_LIMIT
 
     @property
     def shown(self) -> bool:
@@ -38,15 +46,17 @@ class Additions:
 class Answer:
     """`open` once, `feed` for each piece, then `close` (clean end) or `abandon` (the engine broke off).
 
-    `charge` is asked for when its place in the answer has come: it answers the charge and for how long the request has run.
-    None for an answer that is not metered: it passes as it came. `keep_alive` may be lowered by the framing.
+    `charge` is asked for when its place in the answer has come: it answers the charge and for how long the request has run, or None
+    where there is nothing to tell yet. None for an answer that is not metered: it passes as it came. `keep_alive` may be lowered by
+    the framing.
     """
 
-    __slots__ = ("_add", "_charge", "_editor", "_framing", "_head", "_held", "_http11", "_record_path", "is_stream", "keep_alive")
+    __slots__ = ("_add", "_charge", "_editor", "_framing", "_head", "_held", "_http11", "_made", "_record_path", "is_stream", "keep_alive")
 
-    def __init__(self, additions: Additions, charge: Callable[[], tuple[Charge, int]] | None, record_path: str, *, http11: bool,
-                 keep_alive: bool) -> None:
-        self._add, self._charge, self._record_path = additions, charge, record_path
+    def __init__(self, additions: Additions, charge: Callable[[], tuple[Charge, int] | None] | None, record_path: str, *, http11: bool,
+                 keep_alive: bool, made: Callable[[], Product | None] = lambda: None) -> None:
+        """`made` is asked for with the charge: what there is of it beside tokens."""
+        self._add, self._charge, self._record_path, self._made = additions, charge, record_path, made
         self._http11, self.keep_alive = http11, keep_alive
         self._held: bytearray | None = None  # the body of an answer whose head has not been given out
         self._editor: inband.StreamEditor | None = None
@@ -77,10 +87,18 @@ class Answer:
             if head.status == 200 and heads.first(head.headers, b"content-encoding") is None and not head.bodyless:
                 self._editor = inband.StreamEditor(hide_usage=add.hide_usage, comment=self._comment if add.comment else None,
                                                    usage_energy=self._energy if add.in_usage else None)
-        elif (add.headers or add.in_usage) and (head.length or 0) <= HOLD_LIMIT:
+        elif add.at_once and not add.in_usage:
+            return self._head_bytes(self._energy_fields())
+        elif (add.headers or add.in_usage) and self._may_hold(head):
             self._held = bytearray()
             return b""
         return self._head_bytes(self._record_header())
+
+    def _may_hold(self, head: Head) -> bool:
+        """Whether the client can wait for this answer until it is whole."""
+        if head.length is None:
+            return not (heads.first(head.headers, b"content-type") or b"").lower().startswith(MEDIA)
+        return head.length <= self._add.hold_limit
 
     @property
     def passes_tokens(self) -> bool:
@@ -92,7 +110,7 @@ class Answer:
         if self._held is None:
             return self._framed(self._editor.feed(body) if self._editor is not None else body)
         self._held += body
-        if len(self._held) <= HOLD_LIMIT:
+        if len(self._held) <= self._add.hold_limit:
             return b""
         held, self._held = bytes(self._held), None
         return self._head_bytes(self._record_header()) + self._framed(held)
@@ -116,9 +134,11 @@ class Answer:
 
     def _whole(self, body: bytes) -> bytes:
         """An answer that was held, with its energy in front."""
-        charge = self._now()
-        edited = inband.with_energy_in_usage(body, self._energy()) if self._add.in_usage else body
-        add = inband.energy_headers(charge, self._record_path) if self._add.headers else self._record_header()
+        edited = body
+        if self._add.in_usage and (energy := self._energy()):
+            job_id = self._add.job_id
+            edited = inband.with_energy_in_usage(body, energy) if job_id is None else jobs.with_energy(body, energy, job_id)
+        add = self._energy_fields()
         known = self._head.length is not None and edited is body
         return self._head_bytes(add, None if known or self._head.bodyless else len(edited)) + (b"" if self._head.bodyless else edited)
 
@@ -139,20 +159,22 @@ class Answer:
     def _framed(self, data: bytes) -> bytes:
         return heads.chunk(data) if self._framing is Framing.CHUNKED else data
 
-    def _now(self) -> Charge:
-        assert self._charge is not None
-        return self._charge()[0]
-
     def _energy(self) -> dict[str, object]:
-        assert self._charge is not None
-        charge, duration_ns = self._charge()
-        return inband.energy_object(charge, duration_ns, self._record_path)
+        """The energy object; empty where there is nothing to tell yet."""
+        told = self._charge() if self._charge is not None else None
+        return inband.energy_object(*told, self._record_path, self._made()) if told is not None else {}
+
+    def _energy_fields(self) -> list[tuple[bytes, bytes]]:
+        """The fields of the head, as far as they are wanted."""
+        told = self._charge() if self._add.headers and self._charge is not None else None
+        return inband.energy_headers(told[0], self._record_path, self._made()) if told is not None else self._record_header()
 
     def _comment(self) -> bytes:
         return inband.comment_bytes(self._energy())
 
     def _trailers(self) -> list[tuple[bytes, bytes]]:
-        return inband.energy_headers(self._now(), self._record_path) if self._add.trailers and self._charge is not None else []
+        told = self._charge() if self._add.trailers and self._charge is not None else None
+        return inband.energy_headers(told[0], self._record_path, self._made()) if told is not None else []
 
     def _record_header(self) -> list[tuple[bytes, bytes]]:
         return [(Header.RECORD.encode(), self._record_path.encode())] if self._add.headers else []

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from perjoule.sidecar.dialects.jobwatch import Sight
 from perjoule.sidecar.dialects.sse import is_event
 from perjoule.sidecar.dialects.watch import Watch
 from perjoule.sidecar.http.downstream import Downstream
@@ -21,6 +22,8 @@ from perjoule.sidecar.record import Charge, Outcome, Status
 from perjoule.sidecar.relay.answer import Additions, Answer
 
 UNKNOWN = Charge(Status.UNAVAILABLE, "", "", settled=False)  # what is said where the meter itself failed
+
+HEAR_OUT_S = 3.0  # the creation of a job, whose name comes within milliseconds; who takes longer is computing already, for a client
 
 logger = logging.getLogger("perjoule")
 
@@ -41,13 +44,14 @@ class Exchange:
     __slots__ = ("_answer", "_asks", "_client", "_desk", "_late", "_ordinary", "_slow_after_s", "_slow_timer", "_told", "_unseen",
                  "_wants_settled", "_watch", "begun", "connection", "done", "failure", "over", "request")
 
-    def __init__(self, client: Downstream, watch: Watch | None, additions: Additions, *, http11: bool, keep_alive: bool,
+    def __init__(self, client: Downstream, watch: Watch | Sight | None, additions: Additions, *, http11: bool, keep_alive: bool,
                  slow_after_s: float, desk: Desk) -> None:
         self._client, self._watch, self._desk, self._slow_after_s = client, watch, desk, slow_after_s
         record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
-        self._answer = Answer(additions, self._charge if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive)
+        self._answer = Answer(additions, self._charge if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive,
+                              made=lambda: watch.made if watch is not None else None)
         self._wants_settled = additions.wait_settled
-        self._asks = watch is not None and additions.shown and (additions.wait_settled or not desk.at_hand)
+        self._asks = watch is not None and watch.told is None and additions.shown and (additions.wait_settled or not desk.at_hand)
         self._late: list[bytes] = []  # the last words of a stream, kept back until its charge is told
         self._told: Charge | None = None
         self._ordinary: bytes | None = None  # what tells one more token, while nothing is in the making
@@ -90,7 +94,7 @@ class Exchange:
         if ended:
             self._let_go()
             self._end_watch(t_ns, Outcome.COMPLETED)
-            self._ask(t_ns) if self._asks else self._conclude()
+            self._ask(t_ns) if self._asks and not self._goes_on else self._conclude()
 
     def _pass_token(self, t_ns: int, event: bytes) -> None:
         """The common case, nearly all there is in a long stream: one more token, which neither Answer nor the observer need to see."""
@@ -133,7 +137,14 @@ class Exchange:
             self._await_reader()
 
     def client_gone(self) -> None:
-        """Front.Writer: nobody reads any more. The engine's connection is closed at once, so that it stops working for nobody."""
+        """Front.Writer: nobody reads any more. The engine's connection is closed at once, so that it stops working for nobody; but one
+        that creates a job, and will compute it all the same, is heard out for a while."""
+        if self._watch is not None and self._watch.outlives_client and self.connection is not None:
+            self.connection.resume()
+            self._stop_timer()
+            loop = asyncio.get_running_loop()
+            self._slow_timer = loop.call_later(HEAR_OUT_S, self._break_off, Outcome.CANCELLED, "client_disconnected")
+            return
         said_all = self._watch is not None and self._watch.saw_done
         self._break_off(Outcome.COMPLETED if said_all else Outcome.CANCELLED, None if said_all else "client_disconnected")
 
@@ -235,6 +246,7 @@ class Exchange:
         if self._watch is not None:
             encoding = first(head.headers, b"content-encoding")
             self._safely(self._watch.head, t_ns, head.status, streamed=self._answer.is_stream, encoding=encoding)
+            self._safely(self._watch.fields, head.headers)
         return out
 
     def _look(self) -> None:
@@ -242,10 +254,18 @@ class Exchange:
         if unseen is not None and self._watch is not None:
             self._safely(self._watch.body, *unseen)
 
-    def _charge(self) -> tuple[Charge, int]:
-        """What Answer shows: the charge that was told, else what it has cost by now, and for how long it has run."""
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it is a job that only begins with this answer."""
+        return self._watch is not None and self._watch.goes_on
+
+    def _charge(self) -> tuple[Charge, int] | None:
+        """What Answer shows: the charge that was told, else what it has cost by now, and for how long it has run. None of a job that has
+        only begun."""
         assert self._watch is not None
         self._look()
+        if self._watch.told is not None or self._goes_on:
+            return self._watch.told
         t_ns = time.monotonic_ns()
         charge = self._told if self._asks else self._safely(self._desk.charge, self._watch.identity.record_id, t_ns)
         return charge or UNKNOWN, self._watch.duration_ns(t_ns)

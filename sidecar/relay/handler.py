@@ -1,6 +1,7 @@
 """The handler: every request becomes an exchange with the engine, and the ones that cost energy are watched."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,20 +10,21 @@ from typing import Any, Protocol
 import orjson
 
 from perjoule.sidecar.access.doors import RECORDS, Doors, Entry, Refusal
-from perjoule.sidecar.dialects.endpoints import Endpoint, endpoint_of, socket_endpoint_of
-from perjoule.sidecar.dialects.observer import readable_encodings
+from perjoule.sidecar.dialects import jobs
+from perjoule.sidecar.dialects.endpoints import Endpoint, endpoint_of, job_endpoint_of, socket_endpoint_of
+from perjoule.sidecar.dialects.jobwatch import Creation, Keeping, Sight, View
 from perjoule.sidecar.dialects.requests import Asked, ask_for_usage, read_request
-from perjoule.sidecar.dialects.watch import Metering, Watch
+from perjoule.sidecar.dialects.watch import Watch
 from perjoule.sidecar.dialects.websocket import asks
 from perjoule.sidecar.http import heads
 from perjoule.sidecar.http.downstream import Downstream, Request
 from perjoule.sidecar.http.front import error_answer, json_answer
 from perjoule.sidecar.http.paths import origin_form, path_of
 from perjoule.sidecar.http.upstream import Switch, Upstream, UpstreamError
-from perjoule.sidecar.relay.answer import Additions
+from perjoule.sidecar.relay.answer import HOLD_LIMIT, HOLD_LIMIT_OF_MEDIA, Additions
 from perjoule.sidecar.relay.exchange import Desk, Exchange
 from perjoule.sidecar.relay.handshake import FIELDS, Handshake, Session
-from perjoule.sidecar.relay.identity import identify
+from perjoule.sidecar.relay.identity import credential_shown, identify, keep_readable
 from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.telemetry import Header
 
@@ -30,10 +32,14 @@ INCLUDE = Header.INCLUDE.lower().encode()
 SLOWEST_BYTES_PER_S = 10_000  # a body that comes slower than this, after --slow-sender-s, is somebody's who holds connections
 EXACT_ENGINES = frozenset({"vllm"})  # whose answers with usage asked can be turned back, byte for byte, into those without
 
+logger = logging.getLogger("perjoule")
 
-class AnyDesk(Metering, Desk, Protocol):
+
+class AnyDesk(Keeping, Desk, Protocol):
     """Where requests are metered: the meter's own desk, or a worker's way there."""
 
+    def removed(self, job_ids: tuple[str, ...], t_ns: int) -> None: ...
+    async def view(self, look: jobs.Look) -> View | None: ...
     async def admit(self, name: str, t_ns: int) -> Refusal | None: ...
     async def find(self, any_id: str) -> dict[str, Any] | None: ...
 
@@ -68,7 +74,8 @@ class Relay:
         if fault is not None:
             return self._refuse(client, *fault)
         upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body.exists and asks(method, headers)
-        endpoint = (socket_endpoint_of if upgrades else endpoint_of)(method, target if path is None else path)
+        plain = target if path is None else path
+        endpoint = socket_endpoint_of(method, plain) if upgrades else endpoint_of(method, plain) or job_endpoint_of(method, plain)
         entry = self.doors.enter(method, path, headers)
         if endpoint is not None and isinstance(entry, Entry) and entry.limited is not None:
             entry = await self.desk.admit(entry.limited, t_ns) or entry
@@ -90,7 +97,8 @@ class Relay:
         add: list[tuple[bytes, bytes]] = [*entry.add]
         if request.version < (1, 1) and heads.first(headers, b"host") is None:  # which HTTP/1.0 may lack
             add.append((b"Host", self.upstream.authority))
-        watch, additions = None, Additions()
+        watch: Watch | Sight | None = None
+        additions = Additions()
         if endpoint is not None:
             identity = identify(headers, entry.tenant, drop, add, tracing=self.tracing)
             asked = read_request(endpoint, body)
@@ -98,13 +106,24 @@ class Relay:
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
-            elif (accepted := heads.first(headers, b"accept-encoding")) is not None:
-                drop.add(b"accept-encoding")
-                add.append((b"Accept-Encoding", readable_encodings(accepted)))
-            if additions.shown:  # if a sidecar is behind this one, it is not to say another number
-                drop.add(INCLUDE)
-                add.append((Header.INCLUDE.encode(), b"none"))
-            watch = Watch(self.desk, endpoint, asked, identity, self.engine, t_ns, unix_ns)
+            else:
+                keep_readable(headers, drop, add)
+            about = self.desk, endpoint, asked, identity, self.engine, t_ns, unix_ns
+            kind = jobs.creates(plain, body)
+            watch = (Watch(*about) if kind is None
+                     else Creation(*about, kind=kind[0], base=kind[1], credential=credential_shown(headers, drop)))
+        elif (look := jobs.look_of(method, path)) is not None:
+            view = await self._view(look)
+            if client.transport is None:  # the client left meanwhile
+                return True
+            if view is not None:
+                watch, additions = Sight(self.desk, look, view), self._job_additions(headers, look, view, entry)
+                keep_readable(headers, drop, add)
+        elif (removed := jobs.removed_by(method, path, body)) is not None:
+            self.desk.removed(removed, t_ns)
+        if additions.shown:  # if a sidecar is behind this one, it is not to say another number
+            drop.add(INCLUDE)
+            add.append((Header.INCLUDE.encode(), b"none"))
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
                             slow_after_s=self.config.slow_reader_s, desk=self.desk)
         head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=frozenset(drop), add=add)
@@ -185,10 +204,30 @@ class Relay:
         in_usage = b"usage" in wanted
         return Additions(headers=config.headers, comment=config.comment, in_usage=in_usage, wait_settled=b"settled" in wanted,
                          trailers=config.trailers and b"trailers" in heads.tokens(headers, b"te"),
-                         hide_usage=self._hides(asked) and not in_usage)
+                         hide_usage=self._hides(asked) and not in_usage,
+                         hold_limit=HOLD_LIMIT if asked.makes is None else HOLD_LIMIT_OF_MEDIA)
 
     def _hides(self, asked: Asked) -> bool:
         return self.config.ask_usage and asked.can_ask and self.engine in EXACT_ENGINES
+
+    async def _view(self, look: jobs.Look) -> View | None:
+        """What is known of a job that a client asks about, None for one that is not ours; a meter that does not answer knows none."""
+        try:
+            return await self.desk.view(look)
+        except Exception as error:
+            if not isinstance(error, OSError):
+                self.desk.failed()
+                logger.exception("looking for a job failed; its traffic goes on")
+            return None
+
+    def _job_additions(self, headers: heads.Headers, look: jobs.Look, view: View, entry: Entry) -> Additions:
+        """What this client gets beside what the engine says of a job. Who has a key sees the joules of that key's jobs only."""
+        wanted = heads.tokens(headers, INCLUDE)
+        if b"none" in wanted or (entry.name is not None and view.tenant != entry.name):
+            return Additions()
+        is_status = look.verb is jobs.Verb.STATUS
+        return Additions(headers=self.config.headers, in_usage=is_status and b"usage" in wanted, wait_settled=b"settled" in wanted,
+                         job_id=look.id, at_once=view.told is not None)
 
     async def _answer_record(self, client: Downstream, record_id: str, entry: Entry, keep_alive: bool) -> bool:
         """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled.

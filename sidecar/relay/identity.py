@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from perjoule.sidecar.access.doors import CREDENTIALS
+from perjoule.sidecar.dialects.observer import readable_encodings
 from perjoule.sidecar.dialects.watch import Identity
 from perjoule.sidecar.http.heads import Headers, first
 from perjoule.sidecar.metering.pools import as_rank
@@ -9,6 +11,7 @@ from perjoule.sidecar.relay import ids
 from perjoule.sidecar.relay.trace_context import TraceContext, parse_traceparent
 
 RANK = b"x-data-parallel-rank"  # vLLM's: which of its engine cores is to serve the request
+LONGEST_SHOWN = 4096  # bytes of a credential that is kept with a job
 SAFE_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 
 
@@ -37,3 +40,16 @@ def identify(headers: Headers, tenant: str | None, drop: set[bytes], add: list[t
 def another(identity: Identity) -> Identity:
     """Of another response to the same request, as a session has many: what was said at its beginning holds for all of them."""
     return replace(identity, record_id=ids.record_id(), span_id=identity.span_id and ids.span_id())
+
+
+def keep_readable(headers: Headers, drop: set[bytes], add: list[tuple[bytes, bytes]]) -> None:
+    """Of the encodings that the client takes, ask only for those that can be read here."""
+    if (accepted := first(headers, b"accept-encoding")) is not None:
+        drop.add(b"accept-encoding")
+        add.append((b"Accept-Encoding", readable_encodings(accepted)))
+
+
+def credential_shown(headers: Headers, drop: set[bytes]) -> tuple[tuple[str, str], ...]:
+    """The credential of the client's own that the engine is shown. It is kept for as long as a job is open: not one of 64 KiB."""
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers
+                 if name.lower() in CREDENTIALS and name.lower() not in drop and len(value) <= LONGEST_SHOWN)

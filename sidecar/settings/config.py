@@ -12,7 +12,7 @@ from typing import Any
 
 from perjoule.sidecar.access.doors import Routes, read_routes
 from perjoule.sidecar.http import tls
-from perjoule.sidecar.http.addresses import Address, Origin, leads_to, read_address, read_origin
+from perjoule.sidecar.http.addresses import Address, Origin, Unix, leads_to, read_address, read_origin
 from perjoule.sidecar.metering.pools import Pools, read_pools
 from perjoule.sidecar.metering.weighing import METHODS
 
@@ -20,6 +20,7 @@ BOUNDS = {"max_num_seqs": (0, 1_000_000), "poll_ms": (1, 1000), "ledger_days": (
           "ledger_minute_days": (1, 36_500), "ledger_hour_days": (1, 36_500),
           "workers": (1, 1024), "max_body_mb": (1, 100_000), "connect_timeout_s": (0.001, 3600.0),
           "slow_reader_s": (0.001, 86_400.0), "slow_sender_s": (0.001, 86_400.0), "max_connections": (0, 10_000_000),
+          "job_hours": (0.001, 8760.0),
           "unready_s": (0.0, 3600.0), "drain_s": (0.0, 86_400.0)}
 
 
@@ -51,7 +52,9 @@ class Config:
     allow_routes: str = setting("", "with --keys: paths that are open to clients beside the API", metavar="PATH,…")
     upstream_key_file: str = setting("", "file with the engine's own API key, which clients need not know", metavar="FILE")
     admin_token_file: str = setting("", "file with the token that the operator's port asks for", metavar="FILE")
-    engine: str = setting("auto", "the upstream's dialect", choices=("auto", "vllm", "sglang", "tgi", "diffusion", "openai"))
+    engine: str = setting("auto", "the upstream's dialect", choices=(
+        "auto", "vllm", "sglang", "tgi", "transformers", "llamacpp", "vllm-omni", "sglang-diffusion", "diffusion", "comfyui", "openai"))
+    steps: str = setting("", "where perjoule[vllm], installed beside vLLM, tells of each step of the engine", metavar="unix:PATH")
     energy: str = setting("auto", "auto | nvml | zeus | rapl | meter:HOST:PORT | dcgm:URL | zeusd:URL | triton:URL | trtllm:URL | "
                           "replay:FILE | simulated[:URL]", metavar="SOURCE")
     energy_token_file: str = setting("", "file with the token that a source elsewhere asks for", metavar="FILE")
@@ -85,6 +88,7 @@ class Config:
     slow_reader_s: float = setting(30.0, "a client that takes nothing for this long is cut off", metavar="S")
     slow_sender_s: float = setting(30.0, "a client whose request takes longer than this to come is cut off", metavar="S")
     max_connections: int = setting(0, "clients at a time, for each worker (0: half of the files it may have open)", metavar="N")
+    job_hours: float = setting(24.0, "how long a job (a video, a ComfyUI prompt) is waited for after its request was answered", metavar="H")
     unready_s: float = setting(0.0, "how long /readyz says no after SIGTERM while clients are still taken", metavar="S")
     drain_s: float = setting(30.0, "how long running requests may go on after that", metavar="S")
     log_level: str = setting("info", "what goes to standard error", choices=("debug", "info", "warning", "error"))
@@ -95,6 +99,18 @@ class Config:
             return read_address(getattr(self, name))
         except ValueError as error:
             raise ConfigError(f"--{name}: {error}") from error
+
+    def steps_path(self) -> str:
+        """The unix socket that `steps` names, "" for none. Raises ConfigError."""
+        if not self.steps:
+            return ""
+        try:
+            address = read_address(self.steps)
+        except ValueError as error:
+            raise ConfigError(f"--steps: {error}") from error
+        if not isinstance(address, Unix):
+            raise ConfigError(f"--steps: got {self.steps!r}, expected unix:PATH")
+        return address.path
 
     def origin(self) -> Origin:
         """`upstream`. Raises ConfigError."""
@@ -140,6 +156,7 @@ class Config:
         """Itself, if every setting can be used. Raises ConfigError."""
         self._check_upstream()
         self.address("admin")
+        self.steps_path()
         self.front_tls()
         self.upstream_tls()
         if not re.fullmatch("0?[0-7]{3}", self.socket_mode):

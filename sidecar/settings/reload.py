@@ -6,11 +6,11 @@ from typing import Any
 
 from perjoule.sidecar.settings.config import Config
 
-AT_RESTART = frozenset({"upstream", "listen", "admin", "socket_mode", "engine", "energy", "energy_token_file",
+AT_RESTART = frozenset({"upstream", "listen", "admin", "socket_mode", "engine", "steps", "energy", "energy_token_file",
                         "energy_tls_ca", "gpus", "method", "max_num_seqs", "poll_ms",
                         "ledger", "ledger_days", "ledger_mb", "ledger_minute_days", "ledger_hour_days",
-                        "calibrations", "otlp", "workers", "max_connections", "connect_timeout_s", "slow_sender_s", "admin_token_file",
-                        "events", "events_token_file", "grid", "grid_token_file"})
+                        "calibrations", "otlp", "workers", "max_connections", "connect_timeout_s", "slow_sender_s", "job_hours",
+                        "admin_token_file", "events", "events_token_file", "grid", "grid_token_file"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from perjoule.sidecar.settings.config import Config, ConfigError
 USAGE_ERROR = 2
 OF_THIS_HOST = ("nvml", "zeus")  # sources of energy
 INTERRUPTED = 130  # what a shell answers for a program ended by Ctrl-C
+NOBODY_READS = 141  # and for one whose reader left, as `head` does
 PROGRAMS = {"demo": "perjoule.bench.demo:run", "meter": "perjoule.meter:run", "probe": "perjoule.bench.probe:run",
             "accuracy": "perjoule.bench.attribution:run",
             "calibration": "perjoule.bench.calibrations:run", "bench relay": "perjoule.bench.relay:run",
+            "bench diffusion": "perjoule.bench.diffusion:run",
             "bench soak": "perjoule.bench.soak:run", "bench ordeal": "perjoule.bench.ordeal.command:run",
             "replay": "perjoule.bench.replay:run", "compare": "perjoule.bench.compare:run",
             "leaderboard": "perjoule.bench.leaderboard:run", "estimate": "perjoule.bench.estimate:run",
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("estimate", help="what would a workload cost?", add_help=False)
     commands.add_parser("ledger", help="what the records add up to, and whether all of them are there", add_help=False)
     bench = commands.add_parser("bench", help="what does the sidecar cost beside other relays?")
-    bench.add_argument("what", choices=("relay", "soak", "ordeal"))
+    bench.add_argument("what", choices=("relay", "diffusion", "soak", "ordeal"))
     key = commands.add_parser("key", help="make an API key for --keys: the key to standard output, its entry to standard error")
     key.add_argument("name", metavar="NAME", help="who gets it: the `tenant` of the records")
     for name, place in PROGRAMS.items():
@@ -54,9 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[:len(words)] == words:
             try:
                 program: Callable[[Sequence[str]], int] = resolve_name(place)
-                return program(args[len(words):])
+                code = program(args[len(words):])
+                sys.stdout.flush()
+                return code
             except KeyboardInterrupt:
                 return INTERRUPTED
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter says it at its end
+                return NOBODY_READS
     flags = vars(parser.parse_args(args))
     if flags["command"] == "key":
         return _make_key(flags["name"])
@@ -91,14 +98,21 @@ def _make_key(name: str) -> int:
 def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
     from perjoule.adapters.energy import Opened, open_counter
     from perjoule.adapters.remote import Access
-    from perjoule.sidecar.ports import UnavailableError
+    from perjoule.sidecar.ports import AbsentError, UnavailableError
 
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("zeus").setLevel(logging.ERROR)  # what it did not find is said by us, in our words
     running: list[Any] = []
+
+    def open_source() -> Opened:
+        return open_counter(config.energy, config.gpus, lambda: running[0].meter.in_flight if running else 0,
+                            Access(credentials.energy_token, config.energy_tls_ca))
+
+    awaited: Callable[[], Any] | None = None
     try:
-        opened: Opened = open_counter(config.energy, config.gpus, lambda: running[0].meter.in_flight if running else 0,
-                                      Access(credentials.energy_token, config.energy_tls_ca))
+        opened = open_source()
+    except AbsentError:  # why, is said by who waits for it
+        opened, awaited = Opened(None), lambda: open_source().counter
     except (UnavailableError, ValueError) as error:
         return _refuse(f"perjoule serve: {error}")
     try:
@@ -115,7 +129,7 @@ def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
         from perjoule.sidecar.process.service import Service
 
         service = Service(config, counter=opened.counter, sinks=[*sinks, *filter(None, [spans, events])], ledger=ledger,
-                          host=_host(opened.counter),
+                          awaited=awaited, host_of=_host,
                           calibrations=calibrations, render=render, push=push,
                           tracing=spans is not None, credentials=credentials, reread=reread, **more)
         running.append(service)
@@ -127,21 +141,27 @@ def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
 
 
 async def _run(config: Config, opened: Any, make: Callable[..., Any]) -> int:
-    from perjoule.adapters import engine
+    from perjoule.adapters.engines import questions
     from perjoule.sidecar.process.lookout import Questions
     from perjoule.sidecar.process.service import logger
 
     def asking(question: Callable[..., Any]) -> Callable[[str], Any]:
-        return lambda url: question(url, service.upstream_tls, service.credentials.doors.upstream_key)  # a reload may replace both
+        def ask(url: str) -> Any:
+            found = service.presence.found if service.presence.answers.is_set() else None  # one that was away may come back as another
+            return question(url, service.upstream_tls, service.credentials.doors.upstream_key, "" if found is None else found.name)
 
-    ask = Questions(asking(engine.largest_batch), asking(engine.queue), getattr(opened.counter, "computing", None),
+        return ask  # a reload may replace TLS and the key
+
+    ask = Questions(asking(questions.largest_batch), asking(questions.load), getattr(opened.counter, "computing", None),
                     getattr(opened.counter, "conditions", None))  # NVML alone has them
-    service = make(recognise=asking(engine.recognise), ask=ask)
+    service = make(recognise=asking(questions.recognise), ask=ask)
 
     def announce(where: dict[str, Any]) -> None:
         for source, reason in opened.tried:
             logger.info("energy source %s does not work here: %s", source, reason)
-        if opened.counter is None:
+        if opened.counter is None and service.source.failing:
+            logger.info("energy from %s, once it is there", config.energy)
+        elif opened.counter is None:
             logger.warning("no energy source: requests are served, X-Energy-Status is `unavailable`, no joules are shown")
             if service.limits.in_joules:
                 logger.warning("--keys: limits in joules hold nobody back, since there are no joules to count")
@@ -242,7 +262,7 @@ def _host(counter: Any) -> Callable[[], int] | None:
     be far away, count the host itself, or be nobody's joules."""
     from perjoule.adapters.rapl import HostCounter
 
-    if counter is None or counter.name not in OF_THIS_HOST:
+    if counter.name not in OF_THIS_HOST:
         return None
     try:
         return HostCounter().read_uj

@@ -8,7 +8,7 @@ import pytest
 
 from perjoule.adapters.energy import open_counter
 from perjoule.adapters.remote import Access
-from perjoule.sidecar.ports import UnavailableError
+from perjoule.sidecar.ports import AbsentError, UnavailableError
 
 
 def none_in_flight() -> int:
@@ -59,9 +59,9 @@ def test_a_named_source_that_fails_is_unavailable(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["dcgm:http://127.0.0.1:1", "triton:http://127.0.0.1:1", "zeusd:unix:/nowhere.sock", "trtllm:http://127.0.0.1:1",
                                   "meter:127.0.0.1:1", "meter:unix:/nowhere.sock"])
 def test_a_source_elsewhere_that_does_not_answer_is_unavailable(spec: str) -> None:
-    """It says which, and where."""
+    """It says which, and where, and that it may come."""
     source, _, where = spec.partition(":")
-    with pytest.raises(UnavailableError, match=f"{source}: .*{where.removeprefix('unix:')}"):
+    with pytest.raises(AbsentError, match=f"{source}: .*{where.removeprefix('unix:')}"):
         open_counter(spec, "all", none_in_flight)
 
 

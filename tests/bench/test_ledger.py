@@ -1,6 +1,7 @@
 """`perjoule ledger` as people run it: what it prints, for them and for pipes, and its exit code."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -77,3 +78,15 @@ REFUSED = {
 def test_what_cannot_be_done_is_refused(arguments, reason, path):
     """Exit code 2, and what was got and expected."""
     assert reason in perjoule(*(argument.format(path=path) for argument in arguments), code=2)
+
+
+@pytest.mark.parametrize("asked", [["records"], ["records", "--json"]], ids=["short", "long"])
+def test_a_reader_that_leaves_is_no_error(path, asked):
+    """As `perjoule ledger records | head -1`: it ends without a traceback, and not as if all had been read."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "perjoule.main", "ledger", str(path), *asked]
+    with os.fdopen(writing, "wb") as nobody:
+        left = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, timeout=60)
+    assert left.returncode
+    assert left.stderr == b""

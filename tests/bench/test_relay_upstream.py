@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import orjson
 import pytest
 
-from perjoule.adapters.engine import recognise
+from perjoule.adapters.engines.questions import recognise
 from perjoule.bench.relay_client import chat
 from perjoule.bench.relay_upstream import STAMP, Engine, Wish, token
 from perjoule.sidecar.units import NS_PER_MS

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.diffusers_images import running_diffusers
+from tests.engines.process import Engine
 from tests.engines.serving import Sidecar, start
 from tests.engines.vllm_cpu import API_KEY, Vllm, end_group, running_vllm, tail
 from tests.engines.wire import Tap
@@ -18,7 +20,7 @@ def pytest_runtest_makereport(item: pytest.Function) -> Generator[None, pytest.T
     report = yield
     if report.failed:
         for name, process in item.funcargs.items():
-            if isinstance(process, Vllm | Sidecar):
+            if isinstance(process, Vllm | Engine | Sidecar):
                 report.sections.append((f"log of {name}", tail(process.log)))
     return report
 
@@ -37,6 +39,13 @@ def vllm(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iter
     if not python:
         pytest.skip("PERJOULE_VLLM_PYTHON does not name the Python of an environment with vLLM; tests/run makes one")
     with running_vllm(str(Path(python).absolute()), tmp_path_factory.mktemp("vllm"), collector.url) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def diffusers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One server over a real diffusers pipeline for all tests."""
+    with running_diffusers(tmp_path_factory.mktemp("diffusers")) as engine:
         yield engine
 
 

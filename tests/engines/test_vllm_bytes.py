@@ -9,7 +9,7 @@ import pytest
 
 from tests.engines.serving import Sidecar
 from tests.engines.vllm_cpu import MODEL, Vllm
-from tests.engines.wire import OURS, Answer, Tap, exchange
+from tests.engines.wire import OURS, Tap, exchange, passed_on
 
 pytestmark = pytest.mark.vllm
 
@@ -77,15 +77,6 @@ TEXT = re.compile(rb'"(content|text|arguments)":"((?:[^"\\]|\\.)*)"')
 LOGPROBS = re.compile(rb'"logprobs":{"content":\[(.*?)\]}(?=,"finish_reason")')
 
 
-def passed_on(got: Answer, sent: Answer) -> bool:
-    """Whether the client's answer is the engine's, energy comment and headers aside."""
-    assert got.complete
-    assert sent.complete
-    assert (got.status, got.end_to_end()) == (sent.status, sent.end_to_end())
-    assert got.without_ours() == sent.body
-    return True
-
-
 def comparable(body: bytes) -> tuple[list[bytes], bytes, bytes]:
     """A stream as two runs of one prompt may be compared: its frames without ids and times, its text, its log probabilities.
 
@@ -96,6 +87,7 @@ def comparable(body: bytes) -> tuple[list[bytes], bytes, bytes]:
     return [frame for frame, _ in groupby(frames)], b"".join(text), b",".join(logprobs)
 
 
+@pytest.mark.feature("vllm", "stream", "real")
 @pytest.mark.parametrize("what", STREAMED)
 def test_a_stream_is_the_engines_own_with_one_comment_at_its_end(
         what: str, sidecar: Sidecar, tap: Tap, authorization: dict[str, str]) -> None:
@@ -109,6 +101,7 @@ def test_a_stream_is_the_engines_own_with_one_comment_at_its_end(
     assert OURS.split(got.body)[-1] in (b"", b"data: [DONE]\n\n")
 
 
+@pytest.mark.feature("vllm", "non-stream", "real")
 @pytest.mark.parametrize("what", WHOLE)
 def test_an_answer_is_the_engines_own_with_headers_added(
         what: str, sidecar: Sidecar, tap: Tap, authorization: dict[str, str]) -> None:

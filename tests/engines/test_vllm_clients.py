@@ -52,6 +52,7 @@ def agrees(record: dict[str, Any], endpoint: str, input_tokens: int, output_toke
     return bool(record["energy_uj"] > 0)
 
 
+@pytest.mark.feature("vllm", "joules-per-unit", "real")
 def test_chat(client: openai.OpenAI, sidecar: Sidecar, request_id: str) -> None:
     """A whole chat answer: the record counts what usage counts, and knows model and response."""
     answer = client.chat.completions.create(**CHAT, extra_body=WHOLE)
@@ -61,6 +62,7 @@ def test_chat(client: openai.OpenAI, sidecar: Sidecar, request_id: str) -> None:
     assert (record["model"], record["response_model"], record["response_id"]) == (MODEL, MODEL, answer.id)
     assert (record["streamed"], record["finish_reason"]) == (False, "length")
     assert record["engine"] == "vllm"
+    assert record["energy_per_output_token_joules"] == pytest.approx(record["energy_joules"] / record["output_tokens"])
 
 
 def test_chat_streamed_with_usage(client: openai.OpenAI, sidecar: Sidecar, request_id: str) -> None:
@@ -72,6 +74,7 @@ def test_chat_streamed_with_usage(client: openai.OpenAI, sidecar: Sidecar, reque
     assert agrees(sidecar.record(request_id), "chat.completions", usages[0].prompt_tokens, usages[0].completion_tokens)
 
 
+@pytest.mark.feature("vllm", "tokens-exact", "real")
 def test_chat_streamed_without_usage(client: openai.OpenAI, sidecar: Sidecar, request_id: str) -> None:
     """A client who did not ask sees no usage and no empty chunk; the record has the engine's count all the same."""
     chunks = list(client.chat.completions.create(**CHAT, stream=True, extra_body=WHOLE))
@@ -79,6 +82,29 @@ def test_chat_streamed_without_usage(client: openai.OpenAI, sidecar: Sidecar, re
     record = sidecar.record(request_id)
     assert (record["output_tokens"], record["output_source"], record["streamed"]) == (20, "usage", True)
     assert 0 < record["first_byte_ns"] <= record["first_token_ns"] < record["last_token_ns"] <= record["end_ns"]
+
+
+@pytest.mark.feature("vllm", "cached-known", "real")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_known_is_told_as_cached(client: openai.OpenAI, sidecar: Sidecar, request_id: str, stream: bool) -> None:
+    """With --enable-prompt-tokens-details: of a prompt sent again, the record has the tokens that needed no computing."""
+    prompt = [17 + stream] * 600
+    for turn in ("first", "again"):
+        answer: Any = client.completions.create(**ASK, prompt=prompt, stream=stream, extra_headers={"X-Request-Id": f"{request_id}-{turn}"})
+        if stream:
+            list(answer)
+    records = [sidecar.record(f"{request_id}-{turn}") for turn in ("first", "again")]
+    assert [record["input_tokens"] for record in records] == [600, 600]
+    assert not records[0]["cached_tokens"]
+    assert 0 < records[1]["cached_tokens"] < 600
+
+
+@pytest.mark.feature("vllm", "queue-known", "real")
+def test_the_time_in_the_queue_is_the_engines_own(client: openai.OpenAI, sidecar: Sidecar, request_id: str) -> None:
+    """With --enable-per-request-metrics: the record has the wait that the engine tells in its answer, to the nanosecond."""
+    answer = client.chat.completions.create(**CHAT, extra_body=WHOLE)
+    told_ms = (answer.model_extra or {})["metrics"]["queue_time_ms"]
+    assert sidecar.record(request_id)["queue_ns"] == round(told_ms * 1e6) > 0
 
 
 def test_two_choices_streamed(client: openai.OpenAI, sidecar: Sidecar, request_id: str) -> None:

@@ -6,12 +6,10 @@ import json
 import random
 import re
 import signal
-import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import openai
@@ -19,7 +17,7 @@ import pytest
 
 from tests.engines.serving import Sidecar, eventually
 from tests.engines.vllm_cpu import API_KEY, MAX_NUM_SEQS, MODEL, Vllm
-from tests.engines.wire import exchange
+from tests.engines.wire import exchange, leave
 
 pytestmark = pytest.mark.vllm
 
@@ -67,6 +65,7 @@ async def ask(client: openai.AsyncOpenAI, number: int) -> tuple[str, int, int]:
     return name, answer.usage.prompt_tokens, answer.usage.completion_tokens
 
 
+@pytest.mark.feature("vllm", "tokens-exact", "real")
 async def test_many_at_once_are_conserved_and_counted_once(replaying: Sidecar) -> None:
     """As many requests as the engine's batch holds, at once: one record each, tokens as in usage, the sum exact."""
     url = f"{replaying.listen}/v1"
@@ -86,22 +85,31 @@ async def test_many_at_once_are_conserved_and_counted_once(replaying: Sidecar) -
     assert balance["requests_uj"] > 0
 
 
-def test_a_client_that_leaves_stops_the_engine_and_is_charged(replaying: Sidecar, vllm: Vllm) -> None:
+@pytest.mark.feature("vllm", "abort-seen", "real")
+def test_a_client_that_leaves_stops_the_engine_and_is_charged(
+        replaying: Sidecar, vllm: Vllm, authorization: dict[str, str]) -> None:
     """A client that goes away in mid-stream: the engine stops at once, and the record is cancelled, with its joules."""
-    name, parts = f"left-{uuid4().hex}", urlsplit(replaying.listen)
-    body = json.dumps({**CHAT, "max_tokens": 1500, "ignore_eos": True, "stream": True}).encode()
-    head = (f"POST /v1/chat/completions HTTP/1.1\r\nhost: {parts.netloc}\r\nauthorization: Bearer {API_KEY}\r\n"
-            f"x-request-id: {name}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n")
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
-        connection.sendall(head.encode() + body)
-        seen = b""
-        while seen.count(b"data: ") < 6:
-            seen += connection.recv(4096)
+    name = f"left-{uuid4().hex}"
+    leave(replaying.listen, "/v1/chat/completions", {**CHAT, "max_tokens": 1500, "ignore_eos": True, "stream": True},
+          authorization | {"x-request-id": name}, after=6)
     eventually(lambda: running(vllm) == 0, "vLLM to drop the request")
     record = replaying.record(name)
     assert (record["outcome"], record["http_status"]) == ("cancelled", 200)
     assert 4 <= record["output_tokens"] < 1500
     assert record["output_source"] == "frames"
+    assert record["energy_uj"] > 0
+
+
+@pytest.mark.feature("vllm", "abort-seen", "real")
+def test_a_client_that_waits_for_a_whole_answer_and_leaves_stops_the_engine(
+        replaying: Sidecar, vllm: Vllm, authorization: dict[str, str]) -> None:
+    """Of an answer that nobody has seen anything of: what it drew until then is in its record, its tokens are unknown."""
+    name = f"left-{uuid4().hex}"
+    leave(replaying.listen, "/v1/chat/completions", {**CHAT, "max_tokens": 1900, "ignore_eos": True},
+          authorization | {"x-request-id": name}, after=0, until=lambda: eventually(lambda: running(vllm), "vLLM to begin"))
+    eventually(lambda: running(vllm) == 0, "vLLM to drop the request")
+    record = replaying.record(name)
+    assert (record["outcome"], record["http_status"], record["output_tokens"]) == ("cancelled", None, None)
     assert record["energy_uj"] > 0
 
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ START_S = 300  # a busy machine of two cores needs a hundred seconds, an idle on
 FLAGS = [
     "--dtype=bfloat16", "--load-format=dummy", "--enforce-eager", "--max-model-len=2048",
     f"--max-num-seqs={MAX_NUM_SEQS}", "--enable-per-request-metrics", "--enable-prompt-tokens-details",
-    "--enable-auto-tool-choice", "--tool-call-parser=hermes",
+    "--enable-auto-tool-choice", "--tool-call-parser=hermes", "--enable-logging-iteration-details",
 ]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "100",
+    "VLLM_ENABLE_RESPONSES_API_STORE": "1",  # responses in the background
     "VLLM_SERVER_DEV_MODE": "1",  # the routes of developers, which an operator may have left on
     "TORCHDYNAMO_DISABLE": "1",  # else the first request with logprobs waits 25 s for a compiler
 }
@@ -32,10 +35,12 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Vllm:
-    """A vLLM that answers at `url` to clients who know `API_KEY`, and writes to `log`."""
+    """A vLLM that answers at `url` to clients who know `API_KEY`, and writes to `log`. With our plugin in it, which tells of its steps at
+    the unix socket `steps`, if somebody listens there."""
 
     url: str
     log: Path
+    steps: Path
 
 
 def tail(log: Path, lines: int = 30) -> str:
@@ -69,10 +74,10 @@ def running_vllm(python: str, folder: Path, spans: str) -> Iterator[Vllm]:
     # as a module: the `vllm` command of this build fails on its own version lookup
     command = [python, "-m", "vllm.entrypoints.openai.api_server", f"--model={model}", f"--served-model-name={MODEL}",
                "--host=127.0.0.1", f"--port={port}", f"--api-key={API_KEY}", f"--otlp-traces-endpoint={spans}/v1/traces", *FLAGS]
-    vllm = Vllm(f"http://127.0.0.1:{port}", folder / "vllm.log")
+    vllm = Vllm(f"http://127.0.0.1:{port}", folder / "vllm.log", folder / "steps.sock")
     with vllm.log.open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
-                                   env=os.environ | ENVIRONMENT, start_new_session=True)
+                                   env=os.environ | ENVIRONMENT | with_plugin(folder / "plugin", vllm.steps), start_new_session=True)
     try:
         deadline = time.monotonic() + START_S
         while not _answers(vllm.url):
@@ -82,6 +87,18 @@ def running_vllm(python: str, folder: Path, spans: str) -> Iterator[Vllm]:
         yield vllm
     finally:
         end_group(process)
+
+
+def with_plugin(folder: Path, steps: Path) -> dict[str, str]:
+    """The environment in which a Python has this checkout as an installed package, with the entry points that it declares, though its own
+    environment is left as it is."""
+    facts = folder / "perjoule-0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: perjoule\nVersion: 0\n")
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    (facts / "entry_points.txt").write_text("".join(
+        f"[{group}]\n" + "".join(f"{name} = {place}\n" for name, place in points.items()) for group, points in groups.items()))
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}", "PERJOULE_STEPS": f"unix:{steps}"}
 
 
 def _answers(url: str) -> bool:

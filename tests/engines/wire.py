@@ -4,7 +4,7 @@ import re
 import socket
 import socketserver
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
@@ -14,7 +14,7 @@ import httptools
 import orjson
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
-OWN_QUESTIONS = b"aiohttp/"  # what the sidecar asks on its own account is asked by this client, and says so
+OWN_QUESTIONS = b"User-Agent: perjoule\r\n"  # what the sidecar asks on its own account says so
 OURS = re.compile(rb": energy (\{.*\})\n\n")
 
 
@@ -67,12 +67,12 @@ class Reader:
 
 
 def exchange(url: str, path: str, payload: object = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """POST `payload` as JSON (GET without one) on a connection of its own and keep the whole answer."""
+    """POST `payload` as JSON, or as the bytes that it is (GET without one), on a connection of its own and keep the whole answer."""
     parts = urlsplit(url)
-    body = b"" if payload is None else orjson.dumps(payload)
+    body = payload if isinstance(payload, bytes) else b"" if payload is None else orjson.dumps(payload)
     fields = {"host": parts.netloc, "accept": "*/*", **(headers or {})}
     if payload is not None:
-        fields |= {"content-type": "application/json", "content-length": str(len(body))}
+        fields = {"content-type": "application/json", **fields, "content-length": str(len(body))}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     answers: list[Answer] = []
     reader = Reader(answers)
@@ -81,6 +81,30 @@ def exchange(url: str, path: str, payload: object = None, headers: Mapping[str, 
         while not (answers and answers[-1].complete) and (data := connection.recv(65536)):
             reader.feed(data)
     return answers[-1]
+
+
+def passed_on(got: Answer, sent: Answer) -> bool:
+    """Whether the client's answer is the engine's, energy comment and headers aside."""
+    assert got.complete
+    assert sent.complete
+    assert (got.status, got.end_to_end()) == (sent.status, sent.end_to_end())
+    assert got.without_ours() == sent.body
+    return True
+
+
+def leave(url: str, path: str, payload: object, headers: Mapping[str, str], after: int, until: Callable[[], object] = bool) -> None:
+    """POST `payload`, and go away without a word when `after` events of the stream have come and `until` has returned."""
+    parts, body = urlsplit(url), orjson.dumps(payload)
+    fields = {"host": parts.netloc, "content-type": "application/json", "content-length": str(len(body)), **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+        seen = b""
+        while seen.count(b"data: ") < after:
+            data = connection.recv(4096)
+            assert data, f"the answer ended before its event {after}: {seen!r}"
+            seen += data
+        until()
 
 
 class Tap(socketserver.ThreadingTCPServer):

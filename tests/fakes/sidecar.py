@@ -95,7 +95,7 @@ class Running:
 @asynccontextmanager
 async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", calibrations: Calibrations | None = None,
                   counter: Any = None, ask: Questions | None = None, credentials: Credentials = OPEN, ledger: Any = None,
-                  **settings: Any) -> AsyncIterator[Running]:
+                  awaited: Any = None, **settings: Any) -> AsyncIterator[Running]:
     """A running Service in front of `upstream`, which reads `counter` or a steady one; `settings` are Config's."""
     places = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
     config = Config(upstream=upstream, engine=engine, ledger="off", drain_s=1.0, **places | settings)
@@ -109,8 +109,9 @@ async def sidecar(upstream: str, *, energy: bool = True, engine: str = "vllm", c
         return None
 
     service = Service(config, counter=(counter or SteadyCounter()) if energy else None, sinks=[sink, *filter(None, [ledger])],
-                      ledger=ledger, calibrations=calibrations, recognise=recognise, ask=ask or Questions(unknown, unknown),
-                      render=render, tracing=settings.get("otlp", "") != "", credentials=credentials)
+                      ledger=ledger, awaited=awaited, calibrations=calibrations, recognise=recognise,
+                      ask=ask or Questions(unknown, unknown), render=render, tracing=settings.get("otlp", "") != "",
+                      credentials=credentials)
     task = asyncio.ensure_future(service.run(ready.set_result))
     await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():

@@ -1,4 +1,5 @@
-"""Any history that a meter can live through, for the laws: requests that overlap, stall and fail, counters that jump and go silent."""
+"""Any history that a meter can live through, for the laws: requests that overlap, stall and fail, counters that jump and go silent,
+engines that tell what cannot be."""
 
 import os
 
@@ -8,12 +9,18 @@ from hypothesis import strategies as st
 from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.metering.pools import read_pools
 from perjoule.sidecar.metering.weighing import METHODS
-from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.ports import Device, Reading, Step
 from perjoule.sidecar.record import Outcome, RequestFacts, Status, TokenSource
 
 MS = 1_000_000
 deep = settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 300,
                 suppress_health_check=[HealthCheck.too_slow])
+
+def told(late_ms, steps, rank, took_ns, prefill, prompts, firsts_ms):
+    """What an engine may tell at some moment, true or not: when a step had ended, and when those had arrived whose prompts were done."""
+    return lambda t_ns: Step(t_ns - late_ms * MS, steps, rank, took_ns, prefill, prompts, (prompts or 0) // 2,
+                             tuple(t_ns - ms * MS for ms in firsts_ms))
+
 
 methods = st.sampled_from(METHODS)
 LAYOUTS = {  # --gpus, and how many boards there are
@@ -33,6 +40,10 @@ events = st.one_of(
     st.tuples(st.just("sample"), advance, st.lists(st.integers(-10**6, 10**8), min_size=3, max_size=3)),
     st.tuples(st.just("silence"), st.integers(900, 4000)),
     st.tuples(st.just("late"), advance),
+    st.tuples(st.just("step"), advance, st.builds(
+        told, st.integers(0, 3000), st.integers(0, 3), st.integers(0, 2), st.one_of(st.none(), st.integers(0, 10**12)),
+        st.one_of(st.none(), st.integers(0, 1 << 20)), st.one_of(st.none(), st.integers(0, 1 << 20)),
+        st.lists(st.integers(0, 5000), max_size=4))),
 )
 
 
@@ -62,6 +73,8 @@ def play(history, layout, origin_ns=0, method=METHODS[0]):
         elif kind == "sample" and boards:
             counters = [max(0, c + d) for c, d in zip(counters, rest[0][:boards], strict=True)]
             records += meter.sample(look(t_ns))
+        elif kind == "step":
+            meter.step(rest[0](t_ns))
         elif kind == "late" and boards:
             records += meter.sample(look(t_ns - 500 * MS))
         elif kind == "silence":

@@ -11,7 +11,7 @@ from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity, Watch
 from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.metering.pools import read_pools
-from perjoule.sidecar.ports import Device, Reading
+from perjoule.sidecar.ports import Device, Reading, Step
 from perjoule.sidecar.process.link import Link
 from perjoule.sidecar.process.remote_desk import RemoteDesk
 from perjoule.sidecar.process.shared_desk import SharedDesk
@@ -24,6 +24,7 @@ which = st.integers(0, 3)
 events = st.one_of(
     st.tuples(st.just("begin"), which), st.tuples(st.just("frames"), which), st.tuples(st.just("end"), which),
     st.tuples(st.just("ask"), which), st.tuples(st.just("hear"), which), st.tuples(st.just("die"), which),
+    st.tuples(st.just("step"), st.integers(0, 3)),
     st.tuples(st.just("sample"), st.integers(0, 10**8)), st.tuples(st.just("tick"), st.integers(0, 400)))
 
 
@@ -61,6 +62,8 @@ async def play(history, layout):
         if kind == "sample":
             counter += amount
             desk.sample([Reading(t_ns, t_ns, counter)] * boards)
+        elif kind == "step":
+            desk.step(Step(t_ns - amount * MS, amount, prefill_tokens=7 * amount, first_arrivals_ns=(t_ns - 50 * MS,) * amount))
         elif kind == "tick":
             desk.tick(t_ns + amount * MS)
         elif worker.lost:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perjoule.sidecar import telemetry
-from perjoule.sidecar.record import SCHEMA_VERSION, Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
+from perjoule.sidecar.record import SCHEMA_VERSION, Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource, Unit, UnitSource
 from perjoule.sidecar.telemetry import Attribute, Header, Kind
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,7 +26,7 @@ def test_records_md_has_every_field_of_the_record_and_no_other():
     assert {name for name in rows("records.md") if not name.startswith("/")} == set(RECORD) | set(Status)
 
 
-@pytest.mark.parametrize("words", [Outcome, Status, TokenSource], ids=lambda words: words.__name__)
+@pytest.mark.parametrize("words", [Outcome, Status, TokenSource, Unit, UnitSource], ids=lambda words: words.__name__)
 def test_records_md_has_every_word_that_a_field_can_hold(words):
     """Each outcome, status and token source is written in docs/records.md as it appears in a record."""
     text = (DOCS / "records.md").read_text()

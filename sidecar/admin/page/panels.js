@@ -98,10 +98,13 @@ function latency(place) {
     say(
       about,
       `${isWhole(state) ? "Five minutes" : "The latest"}: ${count(completed)} completed, ${count(errored)} errored, ${count(cancelled)} cancelled. Times are of completed ones` +
-        `${known(state.j_per_token) ? `; all together took ${withUnit(state.j_per_token, "J")} per output token` : ""}.`,
+        `${known(state.j_per_token) ? `; all together took ${withUnit(state.j_per_token, "J")} per output token` : ""}` +
+        `${Object.entries(state.j_per_unit).map(([unit, j]) => `; ${withUnit(j, "J")} per ${UNITS[unit] ?? unit}`).join("")}.`,
     );
   };
 }
+
+const UNITS = { image: "image", video_second: "second of video", audio_second: "second of sound" };
 
 // Whether no request of the five minutes had to be forgotten.
 function isWhole(state) {

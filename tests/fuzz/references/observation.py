@@ -12,7 +12,7 @@ ORDINARY = {  # a frame with these bytes says "one more" and nothing else, once 
     "completions": (b'"finish_reason":null', b'"finish_reason": null'),
     "responses": (b".delta\ndata:",),
     "messages": (b"event: content_block_delta\n",),
-    "generate": (b'"generated_text":null', b'"generated_text": null'),
+    "generate": (b'"generated_text":null', b'"generated_text": null', b'"stop":false'),
 }
 COUNTS = {  # each count under all its names, in the order in which they win
     "input_tokens": ("prompt_tokens", "input_tokens", "input_length"),
@@ -39,7 +39,9 @@ class Told:
     response_model: str | None = None
     saw_done: bool = False
     broken: str | None = None
-    shown: dict[int, int] = field(default_factory=dict)  # cumulative counts of each choice
+    shown: dict[int, int] = field(default_factory=dict)  # counts of each choice
+    is_cumulative: bool = False  # they are told all along
+    prompts: int = 0  # tokens, where they are told at the end of each prompt's answer
 
 
 def of_stream(stream: bytes, dialect: str, choices: int, *, reads_all: bool = False) -> Told:
@@ -87,23 +89,41 @@ def _read(told: Told, event: bytes, choices: int) -> tuple[int, bool]:
         return 0, False
     usage = _note(told, payload)
     kind = payload.get("type")
-    told.saw_done = told.saw_done or (kind in LAST_WORDS if isinstance(kind, str) else isinstance(payload.get("generated_text"), str))
+    ends = kind in LAST_WORDS if isinstance(kind, str) else isinstance(payload.get("generated_text"), str) or payload.get("stop") is True
+    told.saw_done = told.saw_done or ends
     is_first, is_output = told.output_frames == 0, _is_output(payload)
     told.output_frames += is_output
-    runs = "output_tokens" in usage and ("meta_info" in payload or bool(payload.get("choices")))
-    if not runs:
+    if "output_tokens" not in usage:
         return int(is_output), False
-    if not is_first and not told.shown:  # the only count there will be, beside the last frame
+    is_timed = "timings" in payload
+    if "meta_info" in payload or payload.get("choices"):
+        if is_first or told.is_cumulative:
+            new = _show(told, payload, usage["output_tokens"], choices)
+            told.is_cumulative = bool(told.shown)
+            return new, True
+        if is_timed or choices > 1:  # a count for each choice, when it ends
+            _show(told, payload, usage["output_tokens"], choices)
+        if choices > 1 and not is_timed:
+            assert told.usage is not None
+            told.prompts += usage.get("input_tokens", 0)
+            told.usage["input_tokens"] = told.prompts
         return int(is_output), True
-    first = (_choices(payload) or [payload])[0]
-    index = first.get("index", 0)
-    if type(index) is not int or index not in range(choices):
-        return 0, True
-    before = told.shown.get(index, 0)
-    told.shown[index] = max(before, usage["output_tokens"])
-    assert told.usage is not None
-    told.usage["output_tokens"] = sum(told.shown.values())
-    return told.shown[index] - before, True
+    if is_timed and choices > 1:  # llama.cpp's usage is that of the choice that has just ended
+        _show(told, {"index": len(told.shown)}, usage["output_tokens"], choices)
+        return int(is_output), True
+    return int(is_output), False
+
+
+def _show(told: Told, payload: Payload, tokens: int, choices: int) -> int:
+    """Take in one choice's count; by how much all of them are more."""
+    before = sum(told.shown.values())
+    index = (_choices(payload) or [payload])[0].get("index", 0)
+    if type(index) is int and index in range(choices):
+        told.shown[index] = max(told.shown.get(index, 0), tokens)
+    if told.shown:
+        assert told.usage is not None
+        told.usage["output_tokens"] = sum(told.shown.values())
+    return sum(told.shown.values()) - before
 
 
 def _note(told: Told, payload: Payload) -> dict[str, int]:
@@ -127,19 +147,37 @@ def counts(payload: Payload) -> dict[str, int]:
     if place is not None:
         place = {**place, **(_at(place, "tokens") or {})}
     else:
-        place = _at(payload, "details") or _at(payload, "meta_info") or _at(payload, "meta", "billed_units") or {}
+        place = _at(payload, "details") or _at(payload, "meta_info") or _at(payload, "meta", "billed_units") or _timed(payload)
     found = {name: _first_count(place, names) for name, names in COUNTS.items()}
+    several = payload.get("choices")
+    if "timings" in payload and isinstance(several, list) and len(several) > 1:
+        found["output_tokens"] = None
     for name, holders in DETAILS.items():
         found[name] = _first_count(next((inner for holder in holders if (inner := _at(place, holder))), {}), (name,))
     if found["cached_tokens"] is None:
         found["cached_tokens"] = _first_count(place, ("cached_tokens", "cache_read_input_tokens"))
+    if not any(_at(place, holder) for holder in DETAILS["reasoning_tokens"]):  # SGLang
+        found["reasoning_tokens"] = _first_count(place, ("reasoning_tokens",))
     if found["input_tokens"] is not None and "input_tokens" in place:
         for name in ("cache_read_input_tokens", "cache_creation_input_tokens"):
             found["input_tokens"] += _first_count(place, (name,)) or 0
     waited_ms = ((_at(payload, "metrics") or _at(payload, "response", "metrics")) or {}).get("queue_time_ms")
+    waited_s = (_at(payload, "meta_info") or {}).get("queue_time")
     if type(waited_ms) in (int, float) and 0 <= waited_ms <= 2**62 // 10**6:
         found["queue_ns"] = round(waited_ms * 10**6)
+    elif type(waited_s) in (int, float) and 0 <= waited_s <= 2**62 // 10**9:
+        found["queue_ns"] = round(waited_s * 10**9)
     return {name: count for name, count in found.items() if count is not None}
+
+
+def _timed(payload: Payload) -> Payload:
+    """llama.cpp's, where it tells no usage."""
+    timings = _at(payload, "timings") or {}
+    counts = [_first_count(timings, (name,)) for name in ("cache_n", "prompt_n", "predicted_n")]
+    if None in counts:
+        return {}
+    cached, computed, output = (count or 0 for count in counts)
+    return {"prompt_tokens": cached + computed, "cached_tokens": cached, "completion_tokens": output}
 
 
 def _first_count(place: Payload, names: tuple[str, ...]) -> int | None:
@@ -193,6 +231,7 @@ def finish_reason(payload: Payload) -> str | None:
     words += [_word(payload, "finish_reason"), _word(_at(payload, "delta"), "finish_reason")]  # Cohere chat
     words += [_word(_at(payload, "details"), "finish_reason")]  # TGI
     words += [_word(_at(payload, "meta_info", "finish_reason"), "type")]  # SGLang
+    words += [_word(payload, "stop_type")]  # llama.cpp
     return next((word for word in words if word), None)
 
 
@@ -205,4 +244,4 @@ def _is_output(payload: Payload) -> bool:
         delta = _at(choice, "delta") or {}
         if choice.get("text") or choice.get("token_ids") or any(delta[name] for name in delta if name != "role"):
             return True
-    return bool(payload.get("token") or payload.get("text"))
+    return bool(payload.get("token") or payload.get("text") or (payload.get("stop") is False and payload.get("content")))

@@ -26,13 +26,27 @@ def loads(data: bytes) -> Any:
 
 
 def object_in(data: bytes) -> dict[str, Any] | None:
-    """The object that a response's payload is, or the first of its list (TGI's `POST /`); None where it is neither."""
+    """The object that a response's payload is, or the only one of its list (TGI's `POST /`), or what SGLang's answers to several prompts
+    add up to; None where it is none of them."""
     try:
         value = loads(data)
     except ValueError:
         return None
-    first = value[0] if isinstance(value, list) and value else value
-    return first if isinstance(first, dict) else None
+    if isinstance(value, list):
+        value = value[0] if len(value) == 1 else _added(value)
+    return value if isinstance(value, dict) else None
+
+
+def _added(answers: list[Any]) -> Any:
+    metas = [answer.get("meta_info") if isinstance(answer, dict) else None for answer in answers]
+    if not metas or not all(isinstance(meta, dict) and meta for meta in metas):
+        return None
+    whole = {**metas[-1]}
+    whole.pop("queue_time", None)
+    for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
+        values = [meta.get(name) for meta in metas]
+        whole[name] = sum(values) if all(type(value) is int and value >= 0 for value in values) else None
+    return {"meta_info": whole}
 
 
 def _depth(text: str) -> int:

@@ -6,10 +6,9 @@ import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 
 from perjoule.sidecar.admin.feed import VIEWERS
-from perjoule.sidecar.admin.port import admin_app
+from tests.sidecar.admin.serving import asking
 from tests.sidecar.admin.test_port import View
 
 PATIENCE_S = 20
@@ -35,11 +34,11 @@ class Counted:
 
 
 @asynccontextmanager
-async def port(live, token_now=lambda: None):
+async def port(live, token_now=lambda: None, stops=None):
     """The operator's port, showing this."""
     view = View()
     view.live = live
-    async with TestClient(TestServer(admin_app(view, token_now))) as client:
+    async with asking(view, token_now, stops) as client:
         yield client
 
 
@@ -79,8 +78,6 @@ async def test_it_is_computed_once_for_all_and_not_for_nobody():
             news = [[said["asked"] for name, said in [await event(viewer) for _ in range(6)] if name == "news"] for viewer in viewers]
             assert all(set(range(min(one), max(one) + 1)) == set(one) for one in news)  # each was told every one of the same
             assert live.asked < 10 * 4
-        app = client.app
-        assert app is not None
         before = -1
         async with asyncio.timeout(PATIENCE_S):
             while before != live.asked:
@@ -109,8 +106,7 @@ async def test_one_that_takes_nothing_is_cut_off_and_the_others_are_told_on():
     """Its line is bounded, and so is what waits for it."""
     live = Counted(padding=400_000)
     async with port(live) as client:
-        assert client.server is not None
-        slow = socket.create_connection((client.server.host, client.server.port))
+        slow = socket.create_connection((client._base_url.host, client._base_url.port))
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.sendall(b"GET /energy/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with client.get("/energy/live") as response:
@@ -154,11 +150,11 @@ async def test_when_it_cannot_be_computed_all_are_sent_away(caplog):
 
 async def test_a_sidecar_that_stops_says_goodbye_at_once():
     """An open page does not hold up its end."""
-    async with port(Counted()) as client, client.get("/energy/live") as response:
+    stops = []
+    async with port(Counted(), stops=stops) as client, client.get("/energy/live") as response:
         await event(response)
-        assert client.server is not None
-        async with asyncio.timeout(1.5):  # aiohttp waits longer for a handler that does not end
-            await client.server.runner.shutdown()
+        stops[0]()
+        async with asyncio.timeout(PATIENCE_S):
             await response.read()
 
 

@@ -4,12 +4,11 @@ import asyncio
 import threading
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from perjoule.adapters.ledger.store import Ledger
-from perjoule.sidecar.admin.port import admin_app
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
+from tests.sidecar.admin.serving import asking
 
 NOW = 1_790_000_000_000_000_000
 S = 1_000_000_000
@@ -72,7 +71,7 @@ def view(tmp_path):
 
 @pytest.fixture
 async def client(view):
-    async with TestClient(TestServer(admin_app(view))) as client:
+    async with asking(view) as client:
         yield client
 
 
@@ -206,7 +205,7 @@ async def test_a_ledger_that_cannot_be_read_is_a_503_with_the_reason(client, tmp
     status, body = await answer(client, path)
     assert (status, body["error"]["type"], body["error"]["code"]) == (503, "server_error", "ledger_unavailable")
     assert reason in body["error"]["message"]
-    [entry] = [entry for entry in caplog.records if entry.name == "perjoule.sidecar.admin.answers"]
+    [entry] = [entry for entry in caplog.records if entry.name == "perjoule.sidecar.admin.port"]
     assert (entry.levelname, entry.exc_info) == ("WARNING", None)
 
 
@@ -221,7 +220,7 @@ async def test_a_slow_ledger_does_not_hold_up_the_rest():
             was_answered.append(answered.wait(20))
             return []
 
-    async with TestClient(TestServer(admin_app(View(Slow())))) as client:
+    async with asking(View(Slow())) as client:
         waiting = asyncio.create_task(answer(client, "/energy"))
         await asyncio.to_thread(asked.wait, 20)
         assert await answer(client, "/livez") == (200, {"live": True})
@@ -239,7 +238,7 @@ PATHS = ["/metrics", "/energy", "/energy/r1", "/energy/balance", "/energy/in-fli
                                    {"Authorization": "Bearer t\u00f6ken"}])
 async def test_with_a_token_everything_needs_it_but_the_questions_of_orchestrators(view, shown):
     """401 with the challenge, for what exists and what does not; the token itself is not told."""
-    async with TestClient(TestServer(admin_app(view, lambda: "token"))) as client:
+    async with asking(view, lambda: "token") as client:
         for path in PATHS:
             async with client.get(path, headers=shown) as response:
                 assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -250,7 +249,7 @@ async def test_with_a_token_everything_needs_it_but_the_questions_of_orchestrato
 
 async def test_with_the_token_everything_is_open(view):
     """Under any name, since who has the token was told the name."""
-    async with TestClient(TestServer(admin_app(view, lambda: "token"))) as client:
+    async with asking(view, lambda: "token") as client:
         for path in PATHS[:-1]:
             async with client.get(path, headers={"Authorization": "bearer token", "Host": "perjoule.internal:9464"}) as response:
                 assert response.status == 200, path
@@ -282,7 +281,7 @@ async def test_a_path_cannot_write_lines_into_the_log(view, caplog):
             raise OSError("cannot be read")
 
     view.ledger = Broken()
-    async with TestClient(TestServer(admin_app(view))) as client:
+    async with asking(view) as client:
         status, _ = await answer(client, URL("/energy/x%0AERROR%20all%20is%20lost", encoded=True))
         assert status == 503
     (logged,) = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]

@@ -17,9 +17,11 @@ from perjoule.sidecar.dialects.endpoints import OPERATIONS, REALTIME, Dialect, e
     ("/v1/images/generations", "images.generations", "generate_content", Dialect.IMAGES),
     ("/v1/audio/transcriptions", "audio.transcriptions", "generate_content", Dialect.AUDIO),
     ("/v2/rerank", "rerank", "rerank", Dialect.OTHER),
+    ("/completion", "completion", "text_completion", Dialect.GENERATE),
+    ("/chat/completions", "chat.completions", "chat", Dialect.CHAT),
 ])
 def test_an_inference_route_is_named(target, name, operation, dialect):
-    """Each route of vLLM, TGI and SGLang that computes has its name, its OpenTelemetry operation and its dialect."""
+    """Each route of vLLM, TGI, SGLang and llama.cpp that computes has its name, its OpenTelemetry operation and its dialect."""
     endpoint = endpoint_of("POST", target)
     assert endpoint is not None
     assert (endpoint.name, endpoint.operation, endpoint.dialect) == (name, operation, dialect)

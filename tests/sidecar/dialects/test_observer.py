@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from perjoule.sidecar.dialects.endpoints import endpoint_of
 from perjoule.sidecar.dialects.observer import BodyObserver, StreamObserver, observer_for, readable_encodings
 from perjoule.sidecar.dialects.usage import Usage
+from perjoule.sidecar.dialects.works import Product
+from perjoule.sidecar.record import Unit, UnitSource
 
 STREAMS = Path(__file__).parents[2] / "streams"
 PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses",
@@ -75,6 +77,45 @@ def test_a_recorded_stream_is_read(name, tokens, usage, reason):
     assert (counts, observer.finish_reason, observer.response_model) == (usage, reason, "tiny")
     assert observer.saw_done
     assert observer.error is observer.broken is None
+
+
+def test_a_transcript_may_come_as_bare_text():
+    """From `transformers serve`: each event is a piece of text, and nothing but text."""
+    observer = StreamObserver(endpoint_of("POST", "/v1/audio/transcriptions"))
+    assert observe(observer, b"data: def\n\ndata:  main\n\ndata: 5\n\n: comment\n\ndata: [DONE]\n\n") == 3
+    assert (observer.output_frames, observer.saw_done, observer.usage) == (3, True, None)
+
+
+def timed(index, output_tokens):
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": "length"}],
+            "timings": {"cache_n": 3, "prompt_n": 1, "predicted_n": output_tokens}}
+
+
+def test_llama_cpp_tells_the_tokens_of_each_choice_at_its_end():
+    """Nobody asked for usage: what was counted by frames stays, and the engine's count of the request is that of all its choices."""
+    observer = StreamObserver(CHAT, choices=2)
+    first, second = frame("a"), frame("b") | {"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": None}]}
+    assert observe(observer, stream(first, second, first, timed(0, 3), second, timed(1, 2)) + b"data: [DONE]\n\n") == 4
+    assert (observer.usage, observer.output_frames) == (Usage(4, 5, 3), 4)
+
+
+def test_llama_cpp_s_usage_is_that_of_each_choice():
+    """Asked for usage, it sends one for each choice, and the request's is their sum."""
+    observer = StreamObserver(CHAT, choices=2)
+    usage = {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}, "timings": {"cache_n": 3, "predicted_n": 2}}
+    assert observe(observer, stream(frame("a"), frame("a"), usage, frame("a"), frame("a"), usage)) == 4
+    assert observer.usage == Usage(4, 4)
+
+
+def test_llama_cpp_s_own_stream_has_a_last_word_without_done():
+    """A frame is a token until the last, which tells the count; more than one token may be in a frame."""
+    observer = StreamObserver(endpoint_of("POST", "/completion"))
+    frames = [{"index": 0, "content": text, "tokens": [5], "stop": False, "tokens_predicted": 1} for text in "abc"]
+    last = {"content": "", "stop": True, "stop_type": "limit", "timings": {"cache_n": 0, "prompt_n": 2, "predicted_n": 4}}
+    assert observe(observer, stream(*frames)) == 3
+    assert not observer.saw_done
+    assert observe(observer, stream(last)) == 0
+    assert (observer.usage, observer.saw_done, observer.finish_reason) == (Usage(2, 4, 0), True, "limit")
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -274,6 +315,24 @@ def test_an_endless_event_ends_the_reading_and_not_the_relay():
 def test_of_encodings_those_are_kept_that_can_be_read(accepted, readable):
     """With their weights and spelling; where none is left, it is the one that everybody accepts."""
     assert readable_encodings(accepted) == readable
+
+
+_IMAGE = "A" * 9000
+_SAYS = st.sampled_from([b'{"created":1,"data":[{"b64_json":"%b"},{"b64_json":"%b","x":"\\""}],"size":"64x32","num_inference_steps":4}' % (
+    (_IMAGE.encode(),) * 2), b'{"error":{"type":"x"}}', b"\x89PNG" * 4000, b'{"data":[', b'  {"data":[{}]}'])
+
+
+@given(_SAYS, st.lists(st.integers(1, 9000), min_size=1, max_size=30))
+def test_an_answer_with_images_tells_the_same_however_it_is_cut(body, sizes):
+    """Whole or in pieces: images, size, steps and error, with the images themselves left out."""
+    def told(sizes):
+        observer = observer_for(endpoint_of("POST", "/v1/images/generations"), False, None, 1, Product(Unit.IMAGE, 4, UnitSource.ASKED))
+        observe(observer, body, sizes)
+        return observer.makes, observer.error, observer.broken
+
+    assert told(sizes) == told([])
+    if b"PNG" not in body and body.endswith(b'"num_inference_steps":4}'):
+        assert told(sizes)[0] == Product(Unit.IMAGE, 2, UnitSource.ANSWERED, 4, 64, 32)
 
 
 @given(st.lists(st.binary(max_size=40) | st.sampled_from(

@@ -1,5 +1,6 @@
 """What one JSON object of a response says, in every dialect's shape."""
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ def test_names_ids_and_words_are_kept_short():
 @pytest.mark.parametrize(("payload", "is_last"), [
     ({"type": "message_stop"}, True), ({"type": "response.completed"}, True), ({"type": "response.failed"}, True),
     ({"generated_text": ""}, True), ({"generated_text": None}, False), ({"type": "response.output_text.done"}, False),
-    ({"type": ["message_stop"]}, False), ({"choices": []}, False),
+    ({"type": ["message_stop"]}, False), ({"choices": []}, False), ({"stop": True, "content": ""}, True), ({"stop": False}, False),
 ])
 def test_dialects_without_done_have_a_last_word(payload, is_last):
     """The frame after which a client may leave without having cancelled anything."""
@@ -97,10 +98,10 @@ def test_dialects_without_done_have_a_last_word(payload, is_last):
 
 
 @pytest.mark.parametrize(("data", "payload"), [
-    (b'{"a":1}', {"a": 1}), (b'[{"a":1},{"b":2}]', {"a": 1}), (b"[]", None), (b"5", None), (b"{", None), (b"", None),
+    (b'{"a":1}', {"a": 1}), (b'[{"a":1}]', {"a": 1}), (b'[{"a":1},{"b":2}]', None), (b"[]", None), (b"5", None), (b"{", None), (b"", None),
 ])
 def test_only_objects_are_payloads(data, payload):
-    """TGI's list of one answer counts as that answer; what is not JSON is nothing."""
+    """TGI's list of one answer counts as that answer, a list of several as none of them; what is not JSON is nothing."""
     assert parsed(data) == payload
 
 
@@ -110,3 +111,21 @@ def test_garbage_does_not_raise(payload):
     """Any JSON object is answered by every question."""
     payload = payload if isinstance(payload, dict) else {"choices": payload, "delta": payload, "error": payload}
     has_output(payload), is_last_word(payload), error_type(payload), finish_reason(payload), text_of(payload, "id")
+
+
+@pytest.mark.parametrize(("body", "counts"), [
+    ([{"text": "a", "meta_info": {"prompt_tokens": 2, "completion_tokens": 9, "cached_tokens": 1}},
+      {"text": "b", "meta_info": {"prompt_tokens": 3, "completion_tokens": 9, "cached_tokens": 0}}], (5, 18, 1)),
+    ([{"meta_info": {"prompt_tokens": 2, "completion_tokens": True}}, {"meta_info": {"prompt_tokens": 3, "completion_tokens": 1}}],
+     (5, None, None)),
+])
+def test_several_answers_of_sglang_are_one(body, counts):
+    """Their counts are added, where each has them."""
+    whole = parsed(orjson.dumps(body))
+    assert tuple(whole["meta_info"][name] for name in ("prompt_tokens", "completion_tokens", "cached_tokens")) == counts
+
+
+@pytest.mark.parametrize("body", [[], [1, 2], [{}, {}], [{"meta_info": {"a": 1}}, {}], [{"meta_info": {"a": 1}}, 2], [[], []]])
+def test_of_several_other_answers_nothing_is_read(body):
+    """The first alone would not be the whole."""
+    assert parsed(orjson.dumps(body)) is None

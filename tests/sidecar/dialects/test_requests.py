@@ -165,3 +165,12 @@ def test_a_prompt_about_the_protocol_is_only_a_prompt(text):
     sent = json.dumps(body).encode()
     assert read_request(CHAT, sent).input_bytes == 2 * len(text) + 1
     assert json.loads(ask_for_usage(sent)) == {**body, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize(("body", "choices"), [
+    ({"inputs": "a", "parameters": {"best_of": 3}}, 3), ({"inputs": "a", "parameters": {"best_of": None}}, 1), ({"inputs": "a"}, 1),
+    ({"text": ["a", "b"]}, 2), ({"text": ["a", "b"], "sampling_params": {"n": 2}}, 4), ({"text": "a", "sampling_params": {"n": 2}}, 2),
+    ({"input_ids": [[1, 2], [3]]}, 2), ({"input_ids": [1, 2]}, 1), ({"text": [], "sampling_params": []}, 1)])
+def test_how_much_the_native_apis_ask_for(body, choices):
+    """TGI generates all of which it answers the best, SGLang each of several prompts."""
+    assert asked(GENERATE, **body).choices == choices

@@ -19,7 +19,7 @@ def work(begin_ms, tokens, first_ms=None, *, visible=True):
 def queue(*works):
     made = PrefillQueue()
     for each in works:
-        made.begin(each)
+        made.begin(each, shows=each.visible)
     return made
 
 
@@ -90,7 +90,7 @@ def test_the_rate_is_learned_from_times_that_were_busy_throughout():
     made = PrefillQueue()
     jobs = [work(0, 5000), work(1, 5000)]
     for job in jobs:
-        made.begin(job)
+        made.begin(job, shows=job.visible)
     for job in jobs:
         job.first_ns = 200 * MS
         made.seen(job, 200 * MS)
@@ -144,7 +144,7 @@ def test_no_prompt_is_computed_twice_or_before_it_came(given_jobs, spans, ahead)
         each = work(begin, tokens, None if wait is None else begin + wait, visible=visible)
         if gone is not None and wait is None:
             each.end_ns = (begin + gone) * MS
-        made.begin(each)
+        made.begin(each, shows=each.visible)
         works.append(each)
     t0_ms = 0
     for span in spans:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.sidecar.process.live import ROWS, summary
-from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, Unit
 from tests.fakes import records
 from tests.fakes.sidecar import post, sidecar
 from tests.fakes.upstream import answer, scripted
@@ -16,10 +16,10 @@ MS = 1_000_000
 USAGE = b'{"usage":{"prompt_tokens":3,"completion_tokens":5}}'
 
 
-def record(outcome=Outcome.COMPLETED, end_ms=100, first_ms=None, last_ms=None, tokens=None, uj=None):
+def record(outcome=Outcome.COMPLETED, end_ms=100, first_ms=None, last_ms=None, tokens=None, uj=None, **more):
     return EnergyRecord(
         RequestFacts("r", "q", 0, end_ms * MS, outcome, "chat.completions", "vllm", True, output_tokens=tokens,
-                     first_token_ns=first_ms and first_ms * MS, last_token_ns=last_ms and last_ms * MS),
+                     first_token_ns=first_ms and first_ms * MS, last_token_ns=last_ms and last_ms * MS, **more),
         Charge(Status.MEASURED, "token-share", "nvml", True, energy_uj=uj))
 
 
@@ -34,6 +34,14 @@ def test_times_are_of_completed_requests_that_have_them():
     assert told["j_per_token"] == 20 / 20
 
 
+def test_what_an_image_took_is_told_beside_tokens():
+    """Of each unit by itself; who made none, or has no joules, is left out."""
+    told = summary([record(uj=30_000_000, unit=Unit.IMAGE, units=2), record(uj=15_000_000, unit=Unit.IMAGE, units=1),
+                    record(uj=9_000_000, unit=Unit.VIDEO_SECOND, units=1.5), record(unit=Unit.AUDIO_SECOND, units=3),
+                    record(Outcome.CANCELLED, uj=50_000_000, unit=Unit.IMAGE)], 0)
+    assert told["j_per_unit"] == {"image": 15.0, "video_second": 6.0}
+
+
 def test_only_what_ended_since_counts():
     """By when it ended, not when it came."""
     assert summary([record(end_ms=100), record(end_ms=200)], 150 * MS)["e2e"] == [200.0] * 3
@@ -41,7 +49,7 @@ def test_only_what_ended_since_counts():
 
 def test_of_nothing_nothing_is_known():
     """Null, not 0."""
-    assert summary([], 0) == {"outcomes": {}, "records": 0, "ttft": None, "tpot": None, "e2e": None, "j_per_token": None}
+    assert summary([], 0) == {"outcomes": {}, "records": 0, "ttft": None, "tpot": None, "e2e": None, "j_per_token": None, "j_per_unit": {}}
 
 
 @given(st.lists(records.records, max_size=5))

@@ -47,6 +47,11 @@ def by_the_sdk(record):
             Attribute.UNCERTAINTY_JOULES: _or_none(joules, charge.uncertainty_uj), Attribute.BOUNDARY: charge.boundary or None,
             Attribute.DEVICES: list(charge.devices) or None, Attribute.CALIBRATION_ID: charge.calibration_id,
             Attribute.WINDOWS: charge.windows, Attribute.CONCURRENCY: charge.concurrency_mean}
+    if facts.unit is not None:
+        per_unit = joules(charge.energy_uj) / facts.units if charge.energy_uj is not None and facts.units else None
+        attributes |= {Attribute.UNIT: str(facts.unit), Attribute.UNITS: _or_none(float, facts.units), Attribute.UNIT_JOULES: per_unit,
+                       Attribute.WORK_TOKENS: facts.work_tokens, Attribute.STEPS: facts.steps}
+    attributes[Attribute.JOB_ID] = facts.job_id
     trace_id, parent = int(facts.trace_id, 16), facts.parent_span_id
     is_error = facts.outcome is Outcome.ERRORED
     span = ReadableSpan(

@@ -109,3 +109,11 @@ def test_a_socket_mode_is_octal(mode):
     """As chmod takes it."""
     with pytest.raises(ConfigError, match=f"--socket-mode: got {mode!r}, expected octal permissions"):
         Config(upstream="http://a:1", socket_mode=mode).checked()
+
+
+@pytest.mark.parametrize("steps", ["127.0.0.1:9", "/run/steps.sock", "unix:", "unix:" + "x" * 200])
+def test_steps_are_told_on_a_unix_socket(steps):
+    """Nobody else than this host's engine can tell."""
+    with pytest.raises(ConfigError, match="--steps: got"):
+        Config(upstream="http://a:1", steps=steps).checked()
+    assert Config(upstream="http://a:1", steps="unix:///run/steps.sock").checked().steps_path() == "/run/steps.sock"
