@@ -92,7 +92,7 @@ def test_what_is_no_recording_is_refused(record: Callable[[Any], Path], content:
         ReplayCounter(record(content))
 
 
-@pytest.mark.parametrize("content", [None, b"plain", gzip.compress(b"{}")[:-9], gzip.compress(b"no JSON")])
+@pytest.mark.parametrize("content", [None, b"plain", gzip.compress(b"{}", mtime=0)[:-9], gzip.compress(b"no JSON", mtime=0)])
 def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
     """Missing, not gzip, cut short, not JSON: the path and the reason."""
     path = tmp_path / "x.json.gz"
