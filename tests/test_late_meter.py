@@ -14,7 +14,7 @@ from tests.test_meter import PATIENCE_S, front, until
 async def test_a_meter_that_comes_later(tmp_path: Path, workers: str) -> None:
     """Requests of before have no joules and are recorded, those after have, and the ledger accounts for all of them."""
     where, ledger = f"unix:{tmp_path}/meter.sock", tmp_path / "ledger"
-    async with (child("perjoule.bench.engine", "--speed", "4") as engine,
+    async with (child("perjoule.bench.engine", "--port", "0", "--speed", "4") as engine,
                 front(engine["url"], f"meter:{where}", ledger, "--workers", workers) as sidecar):
         for number in range(3):
             await sidecar.ask(f"before-{number}")

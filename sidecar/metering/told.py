@@ -87,10 +87,11 @@ class Told:
     def measure(self, step: Step, done: Sequence[Work]) -> None:
         """How long the prompts are that were done in a step, if all of them are known and what is told can be true of them."""
         guessed = [work for work in done if not work.is_measured]
-        thought = sum(work.prompt_tokens for work in guessed)
+        thought = sum((work.prompt_tokens for work in guessed), 0.0)
         if step.prompts_tokens is None or len(done) != len(step.first_arrivals_ns) or not thought:
             return
-        scale = (step.prompts_tokens - sum(work.prompt_tokens + work.cached for work in done if work.is_measured)) / thought
+        known = sum((work.prompt_tokens + work.cached for work in done if work.is_measured), 0.0)
+        scale = (step.prompts_tokens - known) / thought
         if 1 / PLAUSIBLE <= scale <= PLAUSIBLE:
             cached = min(step.cached_tokens / step.prompts_tokens, 1.0)
             for work in guessed:

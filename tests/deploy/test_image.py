@@ -114,7 +114,7 @@ async def test_the_image_runs_with_a_read_only_root(tmp_path, workshop):
     def command(*words):
         return ["unshare", "--mount", "sh", "-c", inside, "sh", *config["Env"], *words]
 
-    async with child("perjoule.bench.engine", "--speed", "4") as engine:
+    async with child("perjoule.bench.engine", "--port", "0", "--speed", "4") as engine:
         flags = ["serve", "--upstream", engine["url"], "--energy", f"simulated:{engine['url']}"]
         process = await asyncio.create_subprocess_exec(*command(*config["Entrypoint"], *flags), stdout=subprocess.PIPE)
         try:
