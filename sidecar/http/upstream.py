@@ -16,7 +16,7 @@ import aiohappyeyeballs
 import httptools
 
 from perjoule.sidecar.http.addresses import Unix, read_origin
-from perjoule.sidecar.http.heads import Fields, Head, first
+from perjoule.sidecar.http.heads import Fields, Head, first, tokens
 
 # uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer than this is not worth a try.
 IDLE_LIMIT_S = 4.0
@@ -220,7 +220,8 @@ class Connection(asyncio.Protocol):
             self._extra = self._extra or self._head.chunked
         elif self._head is not None:
             self._done = True
-            self._keeps = self._parser.should_keep_alive()  # asked later, llhttp would speak of the next message
+            # Asked later, llhttp would speak of the next message; in HTTP/1.0 it goes by `keep-alive` where both are said.
+            self._keeps = self._parser.should_keep_alive() and b"close" not in tokens(self._head.headers, b"connection")
 
     # ends
 

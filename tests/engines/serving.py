@@ -78,4 +78,13 @@ def start(upstream: str, folder: Path, *flags: str) -> Sidecar:
         end_group(process)
         raise RuntimeError(f"perjoule serve did not come up (exit code {process.returncode}):\n{tail(log)}")
     ready = json.loads(line)
-    return Sidecar(ready["listen"], ready["admin"], process, log)
+    sidecar = Sidecar(ready["listen"], ready["admin"], process, log)
+    if ready["energy"] == "simulated":
+        eventually(lambda: _has_joules(sidecar), "the counter to change: who asks before that is told of no joules")
+    return sidecar
+
+
+def _has_joules(sidecar: Sidecar) -> bool:
+    """Whether it has seen its counter change, as far as the operator's port tells without a token."""
+    answer = exchange(sidecar.admin, "/energy/balance")
+    return answer.status != 200 or json.loads(answer.body)["measured_uj"] > 0
