@@ -5,7 +5,6 @@ what an engine sent: nothing trusts a type, and nothing raises.
 """
 
 import re
-import zlib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -220,35 +219,6 @@ def _unix_ns(value: Any, unit_ns: int) -> int | None:
     if type(value) not in (int, float) or not 0 < value < _MOST_UNIX_NS // unit_ns:
         return None
     return int(value * unit_ns)
-
-
-class Body:
-    """Collects an answer's body to be read as JSON when it is whole; one that is too long is not read."""
-
-    __slots__ = ("_data", "_encoding", "_too_long")
-
-    def __init__(self, encoding: bytes | None) -> None:
-        self._encoding = (encoding or b"identity").strip().lower()
-        self._data, self._too_long = bytearray(), False
-
-    def feed(self, data: bytes) -> None:
-        """The next piece."""
-        if len(self._data) + len(data) > LONGEST_BODY:
-            self._too_long = True
-            self._data.clear()
-        if not self._too_long:
-            self._data += data
-
-    def payload(self) -> dict[str, Any] | None:
-        """The JSON object in it, None if there is none."""
-        text = bytes(self._data)
-        if self._encoding != b"identity":
-            inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)
-            try:
-                text = inflate.decompress(text, LONGEST_BODY)
-            except zlib.error:
-                return None
-        return None if self._too_long else parsed(text)
 
 
 def with_energy(body: bytes, energy: dict[str, Any], job_id: str) -> bytes:

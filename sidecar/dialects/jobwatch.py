@@ -1,11 +1,14 @@
 """What is noted of a job while its creation and the questions about it pass: it begins as any request, and is not over with its answer."""
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from perjoule.sidecar.dialects.endpoints import Endpoint
-from perjoule.sidecar.dialects.jobs import Body, Kind, Look, Opened, Seen, Verb, job_created, seen_of
+from perjoule.sidecar.dialects.jobs import LONGEST_BODY, Kind, Look, Opened, Seen, Verb, job_created, seen_of
+from perjoule.sidecar.dialects.observer import Inflate
+from perjoule.sidecar.dialects.payload import parsed
 from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity, Metering, Watch
 from perjoule.sidecar.dialects.works import Product
@@ -32,6 +35,34 @@ class Keeping(Metering, Protocol):
     def saw(self, kind: Kind, job_id: str, seen: Seen, t_ns: int) -> None: ...
 
 
+class Body:
+    """Collects an answer's body to be read as JSON when it is whole; one that is too long is not read."""
+
+    __slots__ = ("_data", "_encoding", "_too_long")
+
+    def __init__(self, encoding: bytes | None) -> None:
+        self._encoding = (encoding or b"identity").strip().lower()
+        self._data, self._too_long = bytearray(), False
+
+    def feed(self, data: bytes) -> None:
+        """The next piece."""
+        if len(self._data) + len(data) > LONGEST_BODY:
+            self._too_long = True
+            self._data.clear()
+        if not self._too_long:
+            self._data += data
+
+    def payload(self) -> dict[str, Any] | None:
+        """The JSON object in it, None if there is none."""
+        text = bytes(self._data)
+        if self._encoding != b"identity":
+            try:
+                text = Inflate(LONGEST_BODY)(text)
+            except (zlib.error, OverflowError):
+                return None
+        return None if self._too_long else parsed(text)
+
+
 class Creation(Watch):
     """A request that may create a job. If its answer names one, it goes on: `opened` is the job, and its record ends when that does."""
 
@@ -51,9 +82,10 @@ class Creation(Watch):
         """Whether its answer has named a job."""
         return self.opened is not None
 
-    def head(self, t_ns: int, status: int, *, streamed: bool, encoding: bytes | None) -> None:
+    def head(self, t_ns: int, status: int, *, streamed: bool, encoding: bytes | None,
+             headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """The engine has begun to answer."""
-        super().head(t_ns, status, streamed=streamed, encoding=encoding)
+        super().head(t_ns, status, streamed=streamed, encoding=encoding, headers=headers)
         self._body = Body(encoding) if 200 <= status < 300 and not streamed else None
 
     def body(self, t_ns: int, data: bytes) -> None:
@@ -78,7 +110,6 @@ class Creation(Watch):
             self._weigh()
         self.opened = Opened(self._kind, job_id, self._base, self._credential)
         self._keeping.outlives(self.facts(t_ns, Outcome.COMPLETED, None), self.opened, t_ns)
-
 
     def _weigh(self) -> None:
         if self._kind is not Kind.COMFYUI:  # whose answer says nothing of the work
@@ -105,13 +136,11 @@ class Sight:
     def begin(self, t_ns: int) -> None:
         """It costs nothing."""
 
-    def head(self, _: int, status: int, *, streamed: bool, encoding: bytes | None) -> None:
+    def head(self, _: int, status: int, *, streamed: bool, encoding: bytes | None,
+             headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """The engine has begun to answer."""
         self._status = status
         self._body = Body(encoding) if self._look.verb is Verb.STATUS and not streamed else None
-
-    def fields(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """The head says nothing of a job."""
 
     def body(self, _: int, data: bytes) -> None:
         """A piece of the answer's body."""

@@ -40,7 +40,7 @@ class _Observer:
                  "saw_done", "usage")
 
     def __init__(self, makes: Product | None = None) -> None:
-        self._inflate: _Inflate | None = None
+        self._inflate: Inflate | None = None
         self._long_texts = LongTexts() if makes is not None else None
         self.makes = makes
         self.usage: Usage | None = None
@@ -88,19 +88,20 @@ class _Observer:
         return usage
 
 
-class _Inflate:
+class Inflate:
     """gzip or zlib, decompressed a piece at a time with a bound."""
 
-    __slots__ = ("_zlib",)
+    __slots__ = ("_most", "_zlib")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _MOST_INFLATED) -> None:
+        self._most = most
         self._zlib = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)
 
     def __call__(self, data: bytes) -> bytes:
         """The text of `data`. Raises zlib.error, and OverflowError where it is absurdly long."""
-        text = self._zlib.decompress(data, _MOST_INFLATED)
+        text = self._zlib.decompress(data, self._most)
         if self._zlib.unconsumed_tail:
-            raise OverflowError(f"a piece of {len(data)} bytes holds more than {_MOST_INFLATED}")
+            raise OverflowError(f"a piece of {len(data)} bytes holds more than {self._most}")
         return text
 
 
@@ -283,7 +284,7 @@ def observer_for(endpoint: Endpoint, streamed: bool, content_encoding: bytes | N
     observer = StreamObserver(endpoint, choices, makes) if streamed else BodyObserver(makes=makes)
     encoding = (content_encoding or b"identity").strip().lower()
     if encoding in READABLE:
-        observer._inflate = _Inflate() if encoding != b"identity" else None
+        observer._inflate = Inflate() if encoding != b"identity" else None
     else:
         observer.broken = f"content-encoding {encoding.decode('latin-1')} is not read, only gzip and deflate"
     return observer

@@ -50,9 +50,8 @@ class Watch:
     """One metered request, from sent to ended. Takes monotonic times; `arrival_unix_ns` is the wall clock's word for the first."""
 
     __slots__ = ("_arrival_ns", "_arrival_unix_ns", "_end_ns", "_endpoint", "_engine", "_first_byte_ns", "_first_token_ns",
-                 "_in_head", "_last_token_ns", "_metering", "_observer", "_outcome",
-                 "_prompt_known", "_status", "_tokens", "asked", "identity",
-                 "streamed")
+                 "_in_head", "_last_token_ns", "_metering", "_observer", "_outcome", "_prompt_known", "_status", "_tokens", "asked",
+                 "identity", "streamed")
 
     outlives_client = False  # whether it is computed even if nobody waits for its answer
     told: tuple[Charge, int] | None = None  # its charge and how long it ran, where both are known before
@@ -87,16 +86,17 @@ class Watch:
         """Whether the stream has said its last word (`[DONE]`)."""
         return self._observer is not None and self._observer.saw_done
 
-    def head(self, t_ns: int, status: int, *, streamed: bool, encoding: bytes | None) -> None:
+    def head(self, t_ns: int, status: int, *, streamed: bool, encoding: bytes | None,
+             headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """The engine has begun to answer."""
         self._status, self.streamed = status, streamed
         self._first_byte_ns = t_ns
         self._observer = observer_for(self._endpoint, streamed, encoding, self.asked.choices, self.asked.makes)
+        if self._engine == TELLS_IN_HEAD and not streamed:
+            self._read_head(headers)
 
-    def fields(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """What the head of its answer says, for an engine that tells there what it cost."""
-        if self._engine != TELLS_IN_HEAD or self.streamed:
-            return
+    def _read_head(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """What the head of its answer says of what it cost."""
         self._in_head = usage = usage_in_head(headers)
         if usage is not None and self.asked.choices > 1:
             usage.queue_ns = None  # of several prompts it is the sum of what each waited

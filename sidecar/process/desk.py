@@ -35,7 +35,7 @@ class Desk:
         """`deliver` takes each record as it is settled; `find_stored` looks for one that is no longer recent."""
         self.meter, self.recent, self.limits = meter, recent, limits or Limits()
         self._deliver, self._find_stored = deliver, find_stored
-        self.jobs = Jobs(self._job_over, self._job_runs, lambda t_ns: self.meter.power_w(t_ns))
+        self.jobs = Jobs(self._job_over, self._job_runs, meter.power_w)
         self.failures = 0  # requests that could not be metered, or not to their end: their records may be lost
         # Called for every frame of every stream, so there is no step between.
         self.tokens, self.prompt = meter.tokens, meter.prompt

@@ -245,8 +245,7 @@ class Exchange:
         out = self._answer.open(head)
         if self._watch is not None:
             encoding = first(head.headers, b"content-encoding")
-            self._safely(self._watch.head, t_ns, head.status, streamed=self._answer.is_stream, encoding=encoding)
-            self._safely(self._watch.fields, head.headers)
+            self._safely(self._watch.head, t_ns, head.status, streamed=self._answer.is_stream, encoding=encoding, headers=head.headers)
         return out
 
     def _look(self) -> None:

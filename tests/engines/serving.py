@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tests.engines.vllm_cpu import end_group, tail
 from tests.engines.wire import Answer, exchange
@@ -47,6 +48,11 @@ class Sidecar:
             got = exchange(self.listen, answer.headers["x-energy-record"])
             return dict(json.loads(got.body)) if got.status == 200 else None
         return dict(eventually(found, "the record that X-Energy-Record names"))
+
+    def metered(self, path: str, payload: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+        """One request with a name of its own: its answer and its record."""
+        name = uuid4().hex
+        return exchange(self.listen, path, payload, {"x-request-id": name}), self.record(name)
 
     def records(self) -> list[dict[str, Any]]:
         """The latest records, one for each request."""

@@ -13,7 +13,7 @@ import pytest
 from tests.engines.llama_server import MODEL, SLOTS, running_llama
 from tests.engines.process import Engine
 from tests.engines.serving import Sidecar, eventually
-from tests.engines.wire import OURS, Answer, Tap, exchange, leave, passed_on
+from tests.engines.wire import OURS, Tap, exchange, leave, passed_on
 
 TOKENS = 8
 WHOLE_LENGTH = {"model": MODEL, "ignore_eos": True, "temperature": 0}
@@ -65,13 +65,6 @@ def guard(start_sidecar: Callable[..., Sidecar], wire: Tap) -> Sidecar:
     return start_sidecar(wire.url, "--energy=simulated")
 
 
-def ask(guard: Sidecar, path: str, payload: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
-    """One request, its answer and its record."""
-    name = f"llama-{uuid4().hex}"
-    got = exchange(guard.listen, path, payload, {"x-request-id": name})
-    return got, guard.record(name)
-
-
 def busy(llama: Engine) -> int:
     """How many of the server's slots compute."""
     return sum(slot["is_processing"] for slot in json.loads(exchange(llama.url, "/slots").body))
@@ -87,7 +80,7 @@ def cancelled(llama: Engine) -> int:
 @pytest.mark.parametrize("what", STREAMED)
 def test_a_stream_is_the_engines_own_with_one_comment_in_it(what: str, wire: Tap, guard: Sidecar) -> None:
     """The comment comes before [DONE], or last where that lacks; tokens are read from `timings` where nobody asked for usage."""
-    got, record = ask(guard, *STREAMED[what])
+    got, record = guard.metered(*STREAMED[what])
     assert got.status == 200
     assert passed_on(got, wire.answers[-1])
     *_, comment, rest = OURS.split(got.body)
@@ -105,7 +98,7 @@ def test_a_stream_is_the_engines_own_with_one_comment_in_it(what: str, wire: Tap
 @pytest.mark.parametrize("what", WHOLE)
 def test_an_answer_is_the_engines_own_with_headers_added(what: str, wire: Tap, guard: Sidecar) -> None:
     """A JSON answer has the engine's body and headers, and says beside them what it cost, which the record divides by tokens."""
-    got, record = ask(guard, *WHOLE[what])
+    got, record = guard.metered(*WHOLE[what])
     assert got.status == 200
     assert passed_on(got, wire.answers[-1])
     assert float(got.headers["x-energy-joules"]) > 0
@@ -130,8 +123,8 @@ def test_other_paths_pass_untouched(path: str, wire: Tap, guard: Sidecar) -> Non
 def test_a_prompt_that_is_known_is_told_as_cached(path: str, payload: dict[str, Any], guard: Sidecar) -> None:
     """The second time nearly all of the prompt is in a slot already, and the record says how much, as the server does."""
     asked = payload | {"id_slot": 0}
-    _, first = ask(guard, path, asked)
-    _, second = ask(guard, path, asked)
+    _, first = guard.metered(path, asked)
+    _, second = guard.metered(path, asked)
     assert first["input_tokens"] == second["input_tokens"] > 100
     assert second["cached_tokens"] == second["input_tokens"] - 1
 
@@ -175,7 +168,7 @@ async def test_no_failure_of_connections_that_the_engine_closes(guard: Sidecar) 
 @pytest.mark.parametrize(("how", "tokens"), [(STREAM, 2 * TOKENS), (USAGE, 2 * TOKENS), ({}, None)])
 def test_several_choices_are_counted_together(how: dict[str, Any], tokens: int | None, wire: Tap, guard: Sidecar) -> None:
     """The server tells the tokens of each choice: the record has their sum, and none at all where it tells those of one only."""
-    got, record = ask(guard, "/v1/chat/completions", CHAT | how | {"n": 2})
+    got, record = guard.metered("/v1/chat/completions", CHAT | how | {"n": 2})
     assert got.status == 200
     assert passed_on(got, wire.answers[-1])
     assert record["output_tokens"] == tokens
@@ -183,5 +176,5 @@ def test_several_choices_are_counted_together(how: dict[str, Any], tokens: int |
 
 def test_it_is_known_by_name(guard: Sidecar) -> None:
     """`--engine auto` finds out who answers."""
-    _, record = ask(guard, "/v1/chat/completions", CHAT)
+    _, record = guard.metered("/v1/chat/completions", CHAT)
     assert record["engine"] == "llamacpp"

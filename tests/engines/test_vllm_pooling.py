@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from tests.engines.process import Engine, python_with, running, tiny_model
 from tests.engines.serving import Sidecar
 from tests.engines.vllm_cpu import ENVIRONMENT, MODEL
-from tests.engines.wire import Answer, Tap, exchange, passed_on
+from tests.engines.wire import Answer, Tap, passed_on
 
 pytestmark = pytest.mark.vllm
 
@@ -62,9 +61,7 @@ def guard(start_sidecar: Callable[..., Sidecar], wire: Tap) -> Sidecar:
 
 def ask(guard: Sidecar, path: str, payload: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
     """One request, its answer and its record."""
-    name = f"pooled-{uuid4().hex}"
-    got = exchange(guard.listen, path, {"model": MODEL, **payload}, {"x-request-id": name})
-    return got, guard.record(name)
+    return guard.metered(path, {"model": MODEL, **payload})
 
 
 @pytest.mark.parametrize("what", ASKED)

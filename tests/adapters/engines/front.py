@@ -1,6 +1,7 @@
 """The real `perjoule serve` in front of a server of the test suite, which runs in a thread of its own; what it sends is kept on the way."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from tests.engines.serving import Sidecar, start
 from tests.engines.vllm_cpu import end_group
-from tests.engines.wire import Tap
+from tests.engines.wire import Tap, exchange
 
 
 @contextmanager
@@ -47,6 +48,12 @@ class Front:
     sidecar: Sidecar
     tap: Tap
     engine: str
+
+    def asked(self, path, payload, name):
+        """One request of that name: the client's answer, the engine's, and the record."""
+        before, name = len(self.tap.answers), re.sub("[^a-z0-9]", "-", name)
+        got = exchange(self.sidecar.listen, path, payload, {"X-Request-Id": name})
+        return got, self.tap.answers[before], self.sidecar.record(name)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import threading
 import time
 
@@ -39,13 +38,6 @@ def front(tmp_path_factory):
         yield it
 
 
-def asked(front, path, payload, name):
-    """The client's answer, the engine's, and the record."""
-    before, name = len(front.tap.answers), re.sub("[^a-z0-9]", "-", name)
-    got = exchange(front.sidecar.listen, path, payload, {"X-Request-Id": name})
-    return got, front.tap.answers[before], front.sidecar.record(name)
-
-
 @pytest.mark.feature("sglang", "non-stream", "contract")
 @pytest.mark.feature("sglang", "tokens-exact", "contract")
 @pytest.mark.feature("sglang", "cached-known", "contract")
@@ -54,7 +46,7 @@ def asked(front, path, payload, name):
 def test_an_answer_passes_whole(front, path, payload, prompt):
     """Asked twice: the second time the prompt was cached, and the record says so."""
     for turn in range(2):
-        got, sent, record = asked(front, path, payload, f"whole {path} {turn}")
+        got, sent, record = front.asked(path, payload, f"whole {path} {turn}")
         assert passed_on(got, sent)
     assert (record["input_tokens"], record["output_tokens"], record["cached_tokens"]) == (prompt, 9, prompt)
     assert (record["input_source"], record["output_source"], record["outcome"]) == ("usage", "usage", "completed")
@@ -69,7 +61,7 @@ def test_an_answer_passes_whole(front, path, payload, prompt):
     ("chat with running usage", "/v1/chat/completions", CHAT | RUNNING, "usage")])
 def test_a_stream_passes(front, kind, path, payload, source):
     """With usage tokens are exact though two come at once; without it, events are counted, a lower bound."""
-    got, sent, record = asked(front, path, payload, f"streamed {kind}")
+    got, sent, record = front.asked(path, payload, f"streamed {kind}")
     assert passed_on(got, sent)
     assert (record["output_tokens"], record["output_source"], record["outcome"]) == (9 if source == "usage" else 5, source, "completed")
     comment = OURS.search(got.body)
@@ -81,15 +73,15 @@ def test_several_prompts_are_one_request(front):
     """Streamed or not: what all of them took."""
     payload = NATIVE | {"text": ["one two", "three four five"]}
     for name, more in (("whole", {}), ("streamed", STREAM)):
-        got, sent, record = asked(front, "/generate", payload | more, f"several {name}")
+        got, sent, record = front.asked("/generate", payload | more, f"several {name}")
         assert passed_on(got, sent)
         assert record["output_tokens"] == 18
-    assert asked(front, "/generate", payload, "several again")[2]["input_tokens"] == 5
+    assert front.asked("/generate", payload, "several again")[2]["input_tokens"] == 5
 
 
 def test_an_error_is_the_engine_s(front):
     """In its own words."""
-    got, sent, record = asked(front, "/generate", NATIVE | {"sampling_params": {"max_new_tokens": -1}}, "error")
+    got, sent, record = front.asked("/generate", NATIVE | {"sampling_params": {"max_new_tokens": -1}}, "error")
     assert passed_on(got, sent)
     assert (got.status, record["outcome"], record["error_type"]) == (400, "errored", "400")
 
@@ -127,7 +119,7 @@ def test_who_waits_is_known_to_have_waited(front):
 @pytest.mark.parametrize(("path", "payload"), [("/generate", NATIVE | APART), ("/v1/chat/completions", CHAT | STREAM | APART)])
 def test_what_a_router_adds_for_prefill_and_decode_apart_goes_on_untouched(front, path, payload):
     """To the last digit: a room is a number of 63 bits."""
-    got, sent, _ = asked(front, path, payload, f"apart {path}")
+    got, sent, _ = front.asked(path, payload, f"apart {path}")
     assert passed_on(got, sent)
     assert json.loads(servers[0].bodies[-1]) == payload
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.adapters.engines.front import Front, front_of
+from tests.adapters.engines.front import front_of
 from tests.engines.serving import eventually
 from tests.engines.wire import OURS, exchange, leave, passed_on
 from tests.fakes.tgi import MODEL, Tgi
@@ -38,20 +38,13 @@ def front(tmp_path_factory):
         yield it
 
 
-def asked(front: Front, path, payload, name):
-    """The client's answer, the engine's, and the record."""
-    before, name = len(front.tap.answers), re.sub("[^a-z0-9]", "-", name)
-    got = exchange(front.sidecar.listen, path, payload, {"X-Request-Id": name})
-    return got, front.tap.answers[before], front.sidecar.record(name)
-
-
 @pytest.mark.feature("tgi", "non-stream", "contract")
 @pytest.mark.feature("tgi", "joules-per-unit", "contract")
 @pytest.mark.feature("tgi", "queue-known", "contract")
 @pytest.mark.parametrize("kind", WHOLE)
 def test_an_answer_passes_whole_and_its_head_is_read(front, kind):
     """Bytes as they were; tokens from the body or, where that has none, the head; how long it waited, from the head."""
-    got, sent, record = asked(front, *WHOLE[kind], f"whole {kind}")
+    got, sent, record = front.asked(*WHOLE[kind], f"whole {kind}")
     assert passed_on(got, sent)
     assert (record["input_tokens"], record["output_tokens"], record["outcome"], record["engine"]) == (4, 8, "completed", "tgi")
     in_body = kind in ("chat", "completions")
@@ -66,7 +59,7 @@ def test_an_answer_passes_whole_and_its_head_is_read(front, kind):
 @pytest.mark.parametrize("kind", STREAMED)
 def test_a_stream_passes_and_each_token_is_counted(front, kind):
     """Every token with text is an event; the energy comment comes before `[DONE]`, or where there is none, last."""
-    got, sent, record = asked(front, *STREAMED[kind], f"streamed {kind}")
+    got, sent, record = front.asked(*STREAMED[kind], f"streamed {kind}")
     assert passed_on(got, sent)
     told = kind in ("generate with details", "chat with usage")
     assert (record["output_tokens"], record["output_source"]) == (8, "usage" if told else "frames")
@@ -84,7 +77,7 @@ def test_a_stream_passes_and_each_token_is_counted(front, kind):
 def test_the_token_that_ends_an_answer_is_one(front, path, more, tokens):
     """It has no text, so that a chat's stream shows it in its usage only: without, the count is a lower bound."""
     payload = {"inputs": "go <stop>"} if "generate" in path else {"messages": [{"role": "user", "content": "go <stop>"}]}
-    got, sent, record = asked(front, path, payload | more, f"stop {path} {len(more)}")
+    got, sent, record = front.asked(path, payload | more, f"stop {path} {len(more)}")
     assert passed_on(got, sent)
     assert record["output_tokens"] == tokens
     assert (record["output_source"] == "frames") is (path == "/generate_stream" or more == STREAM)
@@ -94,7 +87,7 @@ def test_the_token_that_ends_an_answer_is_one(front, path, more, tokens):
 @pytest.mark.parametrize("prompts", [["one two three"], ["one two three", "four five"]])
 def test_completions_tell_usage_with_each_prompt_s_last_token(front, prompts):
     """What the request took is the sum."""
-    got, sent, record = asked(front, "/v1/completions", {"prompt": prompts, "max_tokens": 6, "stream": True}, f"{len(prompts)} prompts")
+    got, sent, record = front.asked("/v1/completions", {"prompt": prompts, "max_tokens": 6, "stream": True}, f"{len(prompts)} prompts")
     assert passed_on(got, sent)
     assert (record["output_tokens"], record["input_tokens"]) == (6 * len(prompts), 3 if len(prompts) == 1 else 5)
     assert (record["output_source"], record["input_source"]) == ("usage", "usage")
@@ -103,12 +96,12 @@ def test_completions_tell_usage_with_each_prompt_s_last_token(front, prompts):
 @pytest.mark.parametrize(("status", "prompt"), [(422, "word " * 65), (429, "<overload> now"), (424, "this will <fail> soon")])
 def test_an_error_is_the_engine_s(front, status, prompt):
     """With its own words and status; in a stream it is an event of a 200, and an error all the same."""
-    got, sent, record = asked(front, "/generate", {"inputs": prompt}, f"error {status}")
+    got, sent, record = front.asked("/generate", {"inputs": prompt}, f"error {status}")
     assert passed_on(got, sent)
     assert (got.status, record["outcome"], record["error_type"]) == (status, "errored", str(status))
     for path, payload in (("/generate_stream", {"inputs": prompt}),
                           ("/v1/chat/completions", STREAM | {"messages": [{"role": "user", "content": prompt}]})):
-        got, sent, record = asked(front, path, payload, f"error {status} {path}")
+        got, sent, record = front.asked(path, payload, f"error {status} {path}")
         assert passed_on(got, sent)
         assert (got.status, record["outcome"]) == (200, "errored")
         assert record["error_type"] == (json.loads(sent.body.split(b"data: ")[-1])["error_type"] if path == "/generate_stream" else "error")

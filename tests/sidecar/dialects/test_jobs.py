@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perjoule.sidecar.dialects.jobs import (
-    Body,
     Kind,
     Look,
     Opened,
@@ -23,6 +22,7 @@ from perjoule.sidecar.dialects.jobs import (
     status_path,
     with_energy,
 )
+from perjoule.sidecar.dialects.jobwatch import Body
 from perjoule.sidecar.http.paths import path_of
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
