@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.vllm
 
 AUTHORIZATION = {"authorization": f"Bearer {API_KEY}"}
 SHORT, LONG = 40, 1800  # prompt tokens
+SIMULATED_UW = 700_000_000  # what the simulated board draws at most
 
 
 class StepsTap:
@@ -146,15 +148,16 @@ def test_of_streams_both_say_the_same(told: Sidecar, inferring: Sidecar, steps_t
 @pytest.mark.feature("vllm", "non-stream", "real")
 def test_of_hidden_answers_the_told_one_knows_whose_prompt_it_was(told: Sidecar, inferring: Sidecar, steps_tap: StepsTap) -> None:
     """Nobody streams: beside three short requests that decode, one comes for one token with a long prompt. Told of each step, nearly all
-    that it costs is its prompt's, and next to nothing of what the others do."""
+    that it costs is its prompt's, and next to nothing of what the others do; more only where its answer is late, since all is busy."""
     began = len(steps_tap.steps)
     with ThreadPoolExecutor(3) as clients:
         asking = [clients.submit(ask, told.listen, SHORT, 60) for _ in range(3)]
         eventually(lambda: sum(len(step["firsts"]) for step in steps_tap.steps[began:]) == 3, "three to decode")
         long = ask(told.listen, LONG, 1)
+        late_s = (time.monotonic_ns() - max(step["end_ns"] for step in steps_tap.steps[began:] if step["firsts"])) / 1e9
         names = [long, *(each.result() for each in asking)]
     one, *others = [told.record(name) for name in names]
-    assert one["prefill_uj"] > 0.8 * one["energy_uj"]
+    assert one["energy_uj"] - one["prefill_uj"] < 0.2 * one["energy_uj"] + late_s * SIMULATED_UW
     assert all(record["prefill_uj"] < record["energy_uj"] / 2 for record in others)
     assert {record["evidence"] for record in (one, *others)} == {"steps"}
     assert shares_apart(told, inferring, names) < 1.5
