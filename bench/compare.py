@@ -19,7 +19,7 @@ from rich.console import Console
 
 from perjoule.bench.measures.comparable import Difference, alike, differences
 from perjoule.bench.measures.comparison_report import show
-from perjoule.bench.measures.difference import RUN_TO_RUN, Change, change
+from perjoule.bench.measures.difference import RUN_TO_RUN, Change, change, paired_by
 from perjoule.bench.measures.formulas import FORMULAS, definitions, formula_id
 from perjoule.bench.measures.result import SCHEMA_VERSION
 from perjoule.bench.measures.results import results_of
@@ -63,6 +63,8 @@ def compared(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], arg
     if len(a) != len(b):
         notes.append(f"got {len(a)} runs of A and {len(b)} of B: {abs(len(a) - len(b))} left out, since runs are compared in pairs")
     changes = [] if forbidden and not args.force else _changes(a, b, args)
+    if any(each["requests"] for each in changes) and "lengths" in map(paired_by, a, b):
+        notes.append("requests of A and B were paired by their place: they are of equal lengths and differ in content")
     return {"schema_version": SCHEMA_VERSION, "a": [each["run_id"] for each in a], "b": [each["run_id"] for each in b],
             "tolerance": args.tolerance, "run_to_run": args.run_to_run, "forbidden": list(dict.fromkeys(forbidden)),
             "differ": [_setting(each) for each in differ], "notes": list(dict.fromkeys(notes)), "changes": changes,

@@ -94,7 +94,8 @@ def ledger_costs(where: str, count: int) -> dict[str, Any]:
     that_day = {"since_unix_ns": begin, "until_unix_ns": begin + DAY_S * NS_PER_S}
     ragged = {"since_unix_ns": begin + 12_345_678_901_234, "until_unix_ns": begin + 76_543_210_987_654}
     known = ledger.latest(1)[0]["record_id"]
-    costs = {"records_per_second": round(count / writing_s), "slowest_tenth_per_second": round(statistics.quantiles(rates, n=10)[0]),
+    slowest_tenth = statistics.quantiles(rates, n=10, method="inclusive")[0]
+    costs = {"records_per_second": round(count / writing_s), "slowest_tenth_per_second": round(slowest_tenth),
              "bytes_per_record": round(ledger.extent()["bytes"] / count),
              "groups_ms": _median_ms(lambda: ledger.grouped(["model"], interval_s=HOUR_S, **that_day)),
              "ragged_groups_ms": _median_ms(lambda: ledger.grouped(["model"], interval_s=HOUR_S, **ragged)),

@@ -28,7 +28,7 @@ WIDTH = 150  # characters, where the output is no terminal
 
 
 def run(argv: Sequence[str]) -> int:
-    """`perjoule bench relay`. Exit code 0; 1 if something failed or, with --check, a budget is missed; 2 for a wrong flag."""
+    """`perjoule bench relay`. Exit code 0; 1 if something failed or, with --check, a limit is passed; 2 for a wrong flag."""
     args = read_flags(argv)
     try:
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -65,7 +65,7 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--litellm-python", metavar="FILE", help="the Python of a virtual environment with litellm[proxy]")
     parser.add_argument("--json", metavar="FILE|-", help="write everything that was measured")
     parser.add_argument("--plot", type=Path, metavar="FILE", help=f"draw it ({' or '.join(PICTURES)}; needs perjoule[plot])")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a budget is missed")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is passed")
     args = parser.parse_args(argv)
     args.peers = args.peers.split(",")
     if unknown := [name for name in args.peers if name not in PEERS]:

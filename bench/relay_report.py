@@ -127,7 +127,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     """The costs, the memory, the budgets, and what else must be said."""
     yield _costs(found)
     yield _memory(found)
-    yield _budgets(found["budgets"])
+    yield budget_table(found["budgets"])
     yield "Failed, lost or stalled: " + ("; ".join(trouble(found["rows"])) or "nothing.")
     for ours in found["metered"]:
         stored = ", ".join(f"{count:,} in {sink}" for sink, count in ours["stored"].items())
@@ -180,12 +180,15 @@ def kb_a_stream(held: Mapping[str, Any]) -> float:
     return float(held["held_rss_bytes"] - held["idle_rss_bytes"]) / float(held["held_streams"]) / 1000
 
 
-def _budgets(budgets: Sequence[Mapping[str, Any]]) -> Table:
+def budget_table(budgets: Sequence[Mapping[str, Any]]) -> Table:
+    """What was aimed at, what it is held to, and what was got."""
     table = Table(title="Budgets", title_justify="left")
-    for column in ("", "expected", "got", ""):
+    for column in ("", "goal", "held to", "got", ""):
         table.add_column(column)
     for budget in budgets:
         got, kept = budget["got"], budget["kept"]
-        verdict = {True: "[green]kept[/]", False: "[bold red]missed[/]", None: "[dim]not measured[/]"}[kept]
-        table.add_row(budget["what"], f"{budget['sense']} {budget['limit']:g}", "" if got is None else short(got), verdict)
+        verdict = "[dim]not measured[/]" if kept is None else "[bold red]missed[/]" if not kept else (
+            "[green]goal reached[/]" if budget["reached"] else "kept")
+        table.add_row(budget["what"], f"{budget['sense']} {budget['goal']:g}", f"{budget['limit']:g}", "" if got is None else short(got),
+                      verdict)
     return table

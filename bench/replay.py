@@ -88,7 +88,7 @@ async def runs(argv: Sequence[str], args: argparse.Namespace, view: Live) -> tup
             result = await carry_out(task, args.out / point.folder, operator, view, stopped, resume=args.resume)
             results.append(result)
             if len(points) > 1:
-                (args.out / SWEEP).write_bytes(orjson.dumps(sweep.listed(args.out, points), option=orjson.OPT_INDENT_2))
+                (args.out / SWEEP).write_bytes(orjson.dumps(sweep.listed(args.out, points, args.seed), option=orjson.OPT_INDENT_2))
     if len(points) > 1:
         references = read_references(args.references) if args.references else None
         (args.out / PAGE).write_text(page(results, references=references), encoding="utf-8")

@@ -1,7 +1,8 @@
 """A store of results: every result.json under some folders, each run once, and what could not be read."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Store:
 
 
 def read(places: Iterable[Path]) -> Store:
-    """All results under folders, at any depth, or in files named themselves. Of one run's files the whole one counts, then the latest.
+    """All results under folders, at any depth and through links, or in files named themselves. Of one run's files the whole one counts,
+    then the latest.
 
     Raises FileNotFoundError for a place that is not there."""
     runs: dict[str, Stored] = {}
@@ -89,9 +91,23 @@ def _files(places: Iterable[Path]) -> Sequence[Path]:
     for place in places:
         if not place.exists():
             raise FileNotFoundError(f"got {place}, expected a folder of results or a {NAME}")
-        for path in sorted(place.rglob(NAME)) if place.is_dir() else [place]:
+        for path in sorted(_under(place)) if place.is_dir() else [place]:
             files.setdefault(path.resolve(), path)
     return list(files.values())
+
+
+def _under(place: Path) -> Iterator[Path]:
+    """At any depth; links are followed, but into no folder twice, so that none leads round in a circle."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        if NAME in names:
+            yield Path(folder, NAME)
 
 
 def _worth(stored: Stored) -> tuple[bool, str]:

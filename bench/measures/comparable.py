@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 # The yardstick: who changes one of these measures something else.
-MUST = ("model_id", "gpu_model", "num_gpus", "energy_source", "energy_status", "boundary", "workload", "workload_sha256",
-        "workload_filters", "prompts", "endpoint")
+WORK = ("workload", "workload_sha256", "workload_filters", "prompts", "endpoint")
+MUST = ("model_id", "gpu_model", "num_gpus", "energy_source", "energy_status", "boundary", *WORK)
 LOAD = ("mode", "arrivals", "request_rate", "request_rate_end", "ramp_s", "burstiness", "concurrency", "time_scale", "cancel_share",
         "cancel_after_s")
 # What may be the very reason for comparing, and is said beside the numbers.
@@ -33,6 +33,12 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], allowed: Collection[
     pairs.append(("load.seed", a["load"].get("seed"), b["load"].get("seed")))
     found = [Difference(key, x, y, forbids=key not in MAY and key != "load.seed" and key not in allowed) for key, x, y in pairs if x != y]
     return sorted(found, key=lambda each: not each.forbids)
+
+
+def same_work(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two results are of one workload that is known, under one load, whatever the seed."""
+    pairs = [(a["setting"].get(key), b["setting"].get(key)) for key in WORK] + [(a["load"].get(key), b["load"].get(key)) for key in LOAD]
+    return bool(a["setting"].get("workload")) and all(x == y for x, y in pairs)
 
 
 def alike(results: Collection[Mapping[str, Any]]) -> list[Difference]:

@@ -12,13 +12,10 @@ COLOURS = {"regression": "bold red", "improvement": "green", "no difference": "d
 
 
 def sentence(each: Mapping[str, Any]) -> str:
-    """As "J/output token rose 4.1 % [2.0, 6.3] → regression"."""
-    went = "rose" if each["change"] >= 0 else "fell"
-    size, low, high = abs(each["change"]), each["low"], each["high"]
-    if each["change"] < 0:
-        low, high = -high, -low
+    """As "J/output token rose 4.1 % [2.0, 6.3] → regression" or "J/output token fell: -4.1 % [-6.3, -2.0] → improvement"."""
+    went = "rose" if each["change"] >= 0 else "fell:"
     title = TITLES.get(each["metric"], each["metric"])
-    return f"{title} {went} {100 * size:.1f} % [{100 * low:.1f}, {100 * high:.1f}] → {each['verdict']}"
+    return f"{title} {went} {100 * each['change']:.1f} % [{100 * each['low']:.1f}, {100 * each['high']:.1f}] → {each['verdict']}"
 
 
 def show(console: Console, found: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from math import expm1, log, sqrt
 from statistics import fmean, stdev, variance
 from typing import Any, NamedTuple
 
+from perjoule.bench.measures.comparable import same_work
 from perjoule.bench.measures.formulas import FORMULAS
 from perjoule.bench.measures.intervals import FEWEST, block_length, resampled, t_975
 
@@ -24,7 +25,7 @@ Result = Mapping[str, Any]
 
 class Pair(NamedTuple):
     """One run beside another: the values, the logarithm of their ratio and its standard error within the runs. `requests` is how many were
-    paired, 0 where the runs were not of one schedule and each one's own interval was taken."""
+    paired, 0 where none could be (`paired_by`) and each one's own interval was taken."""
 
     a: float
     b: float
@@ -75,10 +76,21 @@ def comparable_metrics(result: Result) -> list[str]:
     return [key for key in FORMULAS if key in whole or (key in PAIRED and _rows(PAIRED[key], result))]
 
 
+def paired_by(a: Result, b: Result) -> str:
+    """By what requests of one index belong together: "schedule" where they are the same, "lengths" where each is as long in both runs of
+    one work, as those of another seed are, "" where they have nothing in common."""
+    schedule = a["setting"].get("schedule_sha256")
+    if schedule and schedule == b["setting"].get("schedule_sha256"):
+        return "schedule"
+    if not same_work(a, b):
+        return ""
+    one, other = _lengths(a), _lengths(b)
+    return "lengths" if all(None not in one[i] and one[i] == other[i] for i in one.keys() & other.keys()) else ""
+
+
 def pair(metric: str, a: Result, b: Result) -> Pair:
     """One run beside another. Raises ValueError as `change` does."""
-    schedule = a["setting"].get("schedule_sha256")
-    if metric in PAIRED and schedule and schedule == b["setting"].get("schedule_sha256"):
+    if metric in PAIRED and paired_by(a, b):
         found = _by_request(PAIRED[metric], a, b)
         if found is not None:
             return found
@@ -89,7 +101,8 @@ def pair(metric: str, a: Result, b: Result) -> Pair:
         value, low, high = (each.get(key) for key in ("value", "low", "high"))
         if value is None or low is None or value <= 0:
             raise ValueError(f"{metric}: got no interval of it from {result.get('name') or result.get('run_id')!r}, and no requests of one "
-                             f"schedule, expected one of {', '.join(comparable_metrics(result)) or 'a run with joules'}")
+                             "schedule or of equal lengths, expected one of "
+                             f"{', '.join(comparable_metrics(result)) or 'a run with joules'}")
         values.append(value)
         errors.append((high - low) / 2 / Z_975 / value)
     return Pair(values[0], values[1], log(values[1] / values[0]), sqrt(errors[0] ** 2 + errors[1] ** 2), 0)
@@ -111,6 +124,13 @@ def _by_request(names: tuple[str, str | None], a: Result, b: Result) -> Pair | N
     draws = resampled(columns, block_length(pull))
     logs = [log(y * n / (m * x)) for x, n, y, m in draws if min(x, n, y, m) > 0]
     return Pair(first, second, log(second / first), stdev(logs), len(both))
+
+
+def _lengths(result: Result) -> dict[int, tuple[int | None, int | None]]:
+    """Prompt and output tokens of each completed request."""
+    columns = result.get("requests") or {}
+    rows = zip(*(columns.get(key, ()) for key in ("index", "input_tokens", "output_tokens", "outcome")), strict=True)
+    return {i: (prompt, output) for i, prompt, output, outcome in rows if outcome == "completed"}
 
 
 def _rows(names: tuple[str, str | None], result: Result) -> dict[int, tuple[float, float, float]]:

@@ -37,8 +37,8 @@ FORMULAS: dict[str, Formula] = {
     "energy_per_response": Formula(1, "J", "lower", "the sidecar's settled record of the request (its share of what was drawn while it "
                                    "ran, idle draw of the busy board included); the metric is the mean of completed requests"),
     "record_energy_per_output_token": Formula(1, "J", "lower", "of one request: its record's joules / n"),
-    "paired_energy_per_output_token": Formula(1, "J", "lower", "Σ of the records / Σ n, over requests of one schedule that both runs "
-                                              "completed (`perjoule compare`)"),
+    "paired_energy_per_output_token": Formula(1, "J", "lower", "Σ of the records / Σ n, over requests that both runs completed, "
+                                              "of one schedule or of equal lengths in its places (`perjoule compare`)"),
     "prefill_j": Formula(1, "J", "lower", "Σ of the records' parts for prompts"),
     "decode_j": Formula(1, "J", "lower", "Σ of the records' parts for outputs"),
     "wasted_j": Formula(1, "J", "lower", "Σ of the records of requests that failed, were cancelled or broken off"),

@@ -10,6 +10,7 @@ HELD_BACK = frozenset({"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdow
 CAPPED = frozenset({"sw_power_cap"})  # as NVML names what holds clocks back
 NEEDED = ("model_id", "model_revision", "weight_precision", "engine", "engine_version", "engine_flags", "gpu_model", "num_gpus",
           "driver_version", "power_limit_w", "max_num_seqs", "energy_source", "boundary")
+CONDITIONS = ("temperature_c", "held_back_by")  # of a board, as looks tell them
 
 
 class Limit(NamedTuple):
@@ -48,5 +49,6 @@ LIMITS: dict[str, Limit] = {
     "simulated_energy": Limit(0, "", "the joules are simulated: no sensor stands behind them", warns=True),
     "estimated_energy": Limit(0, "", "the joules are not all measured: part of them is estimated or was not covered", warns=True),
     "power_capped": Limit(0.01, "of the looks", "a board ran at its power limit", warns=True),
+    "conditions_unknown": Limit(0, "conditions", "not told of every board, so drift or throttling was not checked", warns=True),
     "settings_unknown": Limit(0, "settings", "not known, so whether runs are comparable cannot be told", warns=True),
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 from perjoule.bench.load.sample import Observation
 from perjoule.bench.measures.distribution import percentile
-from perjoule.bench.measures.limits import CAPPED, HELD_BACK, LATE_MS, LIMITS, MEAN_GAP_SHARE, NEEDED, STEADY_MIN_S, Limit
+from perjoule.bench.measures.limits import CAPPED, CONDITIONS, HELD_BACK, LATE_MS, LIMITS, MEAN_GAP_SHARE, NEEDED, STEADY_MIN_S, Limit
 from perjoule.bench.measures.measured import Measured
 from perjoule.bench.measures.served import Served
 from perjoule.bench.measures.windows import Span, trend
@@ -50,13 +50,21 @@ def values(seen: Measured, result: Mapping[str, Any]) -> dict[str, float | None]
         "partial": max(seen.planned - len(requests), 0) + outcomes["unfinished"] or bool(result["partial"]),
         "energy_unavailable": not counter or all(request.energy_uj is None for request in requests),
         "simulated_energy": "simulated" in statuses, "estimated_energy": bool(statuses & {"estimated", "mixed", "provisional"}),
-        "settings_unknown": len(unknown(seen)),
+        "conditions_unknown": len(untold(looks)), "settings_unknown": len(unknown(seen)),
     }
 
 
 def unknown(seen: Measured) -> list[str]:
     """Settings that should be known, and are not."""
     return [key for key in NEEDED if seen.setting.get(key) is None]
+
+
+def untold(looks: Sequence[Observation]) -> list[str]:
+    """What no look tells of some board, or of any: a check that needs it was not made."""
+    boards = [board for look in looks for board in look.boards]
+    everyone = {board.get("uuid") for board in boards}
+    told = {key: {board.get("uuid") for board in boards if board.get(key) is not None} for key in CONDITIONS}
+    return [key for key in CONDITIONS if not everyone or everyone - told[key]]
 
 
 def loop_lag_ms(looks: Sequence[Observation]) -> float | None:
@@ -106,8 +114,8 @@ def _limits(seen: Measured) -> dict[str, Limit]:
 
 
 def _text(limit: Limit, value: float, seen: Measured, code: str) -> str:
-    if code == "settings_unknown":
-        return f"{limit.words}: {', '.join(unknown(seen))}"
+    if code in ("settings_unknown", "conditions_unknown"):
+        return f"{limit.words}: {', '.join(unknown(seen) if code == 'settings_unknown' else untold(seen.run.observations))}"
     if not limit.unit:
         return limit.words
     return f"{limit.words}: got {value:.4g} {limit.unit}, expected at {'least' if limit.at_least else 'most'} {limit.limit:.4g}"

@@ -19,7 +19,7 @@ START_S, ASK_S = 900.0, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run: what it has instead of the command's flags, which repeat it is, and the name of its folder."""
+    """One run: what it has instead of the command's flags, which repeat it is, from 1 on, and the name of its folder."""
 
     values: Mapping[str, str]
     repeat: int
@@ -42,12 +42,13 @@ def points(axes: Sequence[tuple[str, Sequence[str]]], repeats: int) -> list[Poin
     names = [name for name, _ in ordered]
     every = [dict(zip(names, values, strict=True)) for values in itertools.product(*(values for _, values in ordered))]
     servers = [list(group) for _, group in itertools.groupby(every, key=lambda values: values.get(SERVER))]
-    return [Point(values, repeat, _folder(values, repeat, repeats)) for server in servers for repeat in range(repeats) for values in server]
+    return [Point(values, repeat, _folder(values, repeat, repeats))
+            for server in servers for repeat in range(1, repeats + 1) for values in server]
 
 
 def _folder(values: Mapping[str, str], repeat: int, repeats: int) -> str:
     name = "+".join(f"{key}={_safe(value)}" for key, value in values.items())
-    return "/".join(filter(None, (name, str(repeat + 1) if repeats > 1 else "")))
+    return "/".join(filter(None, (name, str(repeat) if repeats > 1 else "")))
 
 
 def _safe(value: str) -> str:
@@ -59,7 +60,7 @@ def flags_of(argv: Sequence[str], point: Point, read: Callable[[Sequence[str]], 
     """The command's flags with the point's in their place: what a flag may be is said by the flag itself."""
     more = [word for name, value in point.values.items() if name != SERVER for word in (f"--{name}", value)]
     args = read([*argv, *more])
-    args.seed += point.repeat
+    args.seed += point.repeat - 1
     return args
 
 
@@ -83,7 +84,8 @@ async def restart(command: str, server: str, url: str, model: str, headers: Mapp
             await asyncio.sleep(ASK_S)
 
 
-def listed(folder: Path, runs: Sequence[Point]) -> dict[str, Any]:
-    """sweep.json: which runs there are, and of what."""
-    return {"schema_version": 1, "runs": [{"folder": point.folder, "values": dict(point.values), "repeat": point.repeat} for point in runs
-                                          if (folder / point.folder).is_dir()]}
+def listed(folder: Path, runs: Sequence[Point], seed: int) -> dict[str, Any]:
+    """sweep.json: which runs there are, and of what; `seed` is the command's."""
+    return {"schema_version": 1, "runs": [
+        {"folder": point.folder, "values": dict(point.values), "repeat": point.repeat,
+         "seed": int(point.values.get("seed", seed)) + point.repeat - 1} for point in runs if (folder / point.folder).is_dir()]}

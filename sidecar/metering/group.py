@@ -140,7 +140,7 @@ class Group:
         """Nothing ran in this window. The loaded idle is the lower quartile of such, since an engine's tail after an abort is one, too."""
         powers = self._idle_powers
         powers.append(power_w(window.energy_uj, window.t1_ns - window.t0_ns))
-        self.idle_w = quantiles(powers, n=4)[0] if len(powers) > 1 else powers[0]
+        self.idle_w = quantiles(powers, n=4, method="inclusive")[0] if len(powers) > 1 else powers[0]
 
     def split(self, window: Window, busy_ns: int) -> Split:
         """Part a window in which something ran for `busy_ns`. Until the loaded idle is known, each nanosecond counts the same, and where

@@ -12,8 +12,8 @@ LOOK_AFTER = (20_000, 20, 20)
 # A thread that computes (spans, ledger rows) gives way to the event loop after so long. Added to one request at a time, 99th percentile on
 # an H200's host: 1.8 ms with 0.5 ms, 1.1 with 0.1, 0.96 with 0.05, at the same CPU time; Python's 5 ms were the percentile itself.
 MAKE_WAY_S = 0.00005
-GIVE_BACK_EVERY_S = 5.0
-MUCH_BYTES = 8 << 20  # that lie free in the C library's heap: what bodies of megabytes leave behind
+GIVE_BACK_EVERY_S = 1.0
+MUCH_BYTES = 4 << 20  # that lie free in the C library's heap: what bodies of megabytes leave behind
 
 
 class _Heap(ctypes.Structure):

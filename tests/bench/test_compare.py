@@ -43,7 +43,7 @@ def test_a_regression_is_exit_code_1_and_says_how_much(tmp_path, result, capsys)
     assert run([str(a), str(b)]) == 1
     assert "J/output token rose 5.0 % [2.6, 7.4] → regression" in capsys.readouterr().out
     assert run([str(b), str(a)]) == 0
-    assert "J/output token fell 4.8 % [2.5, 6.9] → improvement" in capsys.readouterr().out
+    assert "J/output token fell: -4.8 % [-6.9, -2.5] → improvement" in capsys.readouterr().out
 
 
 def test_what_may_pass_is_the_tolerance_and_the_metric(tmp_path, result):
@@ -95,13 +95,50 @@ def test_what_is_not_comparable_is_exit_code_2_unless_forced_or_allowed(tmp_path
 def test_runs_of_different_schedules_are_compared_by_what_both_tell(tmp_path, result, capsys):
     """Nothing is paired, and times of requests are not compared."""
     a = put(tmp_path / "a", result)
-    b = put(tmp_path / "b", result, 1.2, setting=result["setting"] | {"schedule_sha256": "s2"})
+    longer = [*result["requests"]["output_tokens"][:-1], 1 + result["requests"]["output_tokens"][-1]]
+    b = put(tmp_path / "b", result, 1.2, setting=result["setting"] | {"schedule_sha256": "s2"},
+            requests=result["requests"] | {"output_tokens": longer})
     assert run([str(a), str(b)]) == 1
     out = capsys.readouterr().out
     assert "unpaired" in out
+    assert "equal lengths" not in out
     assert "ttft" not in out
     assert run([str(a), str(b), "--metric", "ttft"]) == 2
     assert "ttft: got no interval of it from 'made', and no requests of one schedule" in capsys.readouterr().err
+
+
+ANOTHER_SEED = {"schedule_sha256": "s2"}
+
+
+def test_requests_of_another_seed_are_paired_where_lengths_are_equal(tmp_path, result, capsys):
+    """As those of one schedule: the same numbers, and a note that their contents differ; one run may have done more of them."""
+    load = result["load"] | {"seed": 2}
+    a, b = put(tmp_path / "a", result), put(tmp_path / "b", result, 1.05)
+    assert run([str(a), str(b), "--json", "-"]) == 1
+    same = json.loads(capsys.readouterr().out)
+    other = put(tmp_path / "other", result, 1.05, setting=result["setting"] | ANOTHER_SEED, load=load)
+    assert run([str(a), str(other), "--json", "-"]) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["changes"] == same["changes"]
+    assert found["changes"][0]["requests"] == 400
+    assert "of equal lengths and differ in content" in " ".join(err.split())
+    assert not any("lengths" in note for note in same["notes"])
+    fewer = {key: column[:390] for key, column in result["requests"].items()}
+    shorter = put(tmp_path / "fewer", result | {"requests": fewer}, 1.05, setting=result["setting"] | ANOTHER_SEED, load=load)
+    assert run([str(a), str(shorter), "--json", "-"]) == 1
+    assert json.loads(capsys.readouterr().out)["changes"][0]["requests"] == 390
+
+
+@pytest.mark.parametrize("more", [
+    {"setting": {**ANOTHER_SEED, "workload": "other"}}, {"setting": {**ANOTHER_SEED, "workload_filters": ["--thin 0.5"]}},
+    {"setting": ANOTHER_SEED, "load": {"concurrency": 16}}], ids=["workload", "filters", "load"])
+def test_equal_lengths_of_other_work_are_not_paired(tmp_path, result, capsys, more):
+    """Another workload, another filter, another load: forced, it is compared by what each run tells of itself."""
+    a = put(tmp_path / "a", result)
+    b = put(tmp_path / "b", result, **{key: result[key] | value for key, value in more.items()})
+    run([str(a), str(b), "--force", "--json", "-"])
+    assert [each["requests"] for each in json.loads(capsys.readouterr().out)["changes"]] == [0, 0, 0, 0]
 
 
 def test_what_is_not_valid_is_compared_and_said(tmp_path, result, capsys):

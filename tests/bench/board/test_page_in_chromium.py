@@ -433,6 +433,33 @@ def test_a_phone_shows_it_without_scrolling_sideways(visit, hash_):
         assert shown(page) == by("avg_power_w")
 
 
+CUT = """() => [...document.querySelectorAll("th")].filter((head) => head.checkVisibility() && head.scrollWidth > head.clientWidth)
+    .map((head) => `${head.innerText}: ${head.scrollWidth} > ${head.clientWidth}`)"""
+OUTSIDE = """() => { const { left, right } = document.body.getBoundingClientRect();
+    return [...document.querySelectorAll("table")].filter((table) => table.checkVisibility())
+        .map((table) => table.closest(".scroll, .advice-table") ?? table).map((box) => [box.className, box.getBoundingClientRect()])
+        .filter(([, box]) => box.left < left || box.right > right).map(([name]) => name); }"""
+
+
+@pytest.mark.parametrize("width", [1360, 1180, 1100, 1024, 768, 390])
+def test_no_width_cuts_a_header_or_lets_a_table_out_of_the_page(visit, width):
+    """Sorted by any column, whose arrow needs room, too; what is wider than the page scrolls in its own box."""
+    opened = visit(viewport={"width": width, "height": 900}, references=REFERENCES)
+    for key in (None, "uncertainty", "p50_ttft_ms", "load_size"):
+        page = opened.tab(f"#sort={key}") if key else opened.page
+        page.wait_for_function("document.querySelectorAll('.board, .recommended').length === 2")
+        assert page.evaluate(CUT) == page.evaluate(OUTSIDE) == []
+        assert page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]") == [width, width]
+
+
+def test_a_table_of_one_model_is_shown_whole_on_a_small_desktop(visit):
+    """1180 px: no column of it is beyond the edge of its box."""
+    page = visit(sweep(models=1, concurrencies=(8, 64, 256)), viewport={"width": 1180, "height": 900}).page
+    widths = page.eval_on_selector_all(".board, .recommended", "all => all.map((one) => [one.offsetWidth, one.parentElement.clientWidth])")
+    assert len(widths) == 2
+    assert all(table <= box for table, box in widths), widths
+
+
 def test_on_paper_there_is_no_ink_for_controls_and_none_for_a_dark_background(visit):
     """Printed from a dark theme it is black on white; filters, sliders and buttons are gone, and a PDF comes out."""
     page = visit(color_scheme="dark").page

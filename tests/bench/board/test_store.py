@@ -68,6 +68,18 @@ def test_the_same_file_given_twice_is_one(tmp_path):
     assert read([tmp_path, path, tmp_path / "a"]).repeated == 0
 
 
+def test_links_are_followed_and_lead_round_in_no_circle(tmp_path):
+    """A store may be made of links to folders of runs, and one of them may lead back to the store: each file is read once."""
+    put(tmp_path / "elsewhere" / "sweep" / "1", result(run_id="linked"))
+    put(tmp_path / "store" / "own", result(run_id="own"))
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "store" / "again").symlink_to(tmp_path / "elsewhere" / "sweep", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "store", target_is_directory=True)
+    (tmp_path / "store" / "nowhere").symlink_to(tmp_path / "gone", target_is_directory=True)
+    store = read([tmp_path / "store"])
+    assert ({one["run_id"] for one in store.results}, store.repeated, store.problems) == ({"linked", "own"}, 0, ())
+
+
 def test_a_place_that_is_not_there_is_an_error(tmp_path):
     """Nothing to read is not the same as nowhere to read."""
     assert read([tmp_path]).stored == ()

@@ -136,6 +136,23 @@ def statuses(status):
     return put
 
 
+def as_a_meter_tells(samples, records, looks):
+    for look in looks:
+        for board in look.boards:
+            board |= {"temperature_c": None, "held_back_by": None}
+
+
+def one_board_untold(samples, records, looks):
+    for look in looks:
+        look.boards += [{"uuid": "GPU-2", "power_w": 90.0, "temperature_c": 40.0, "held_back_by": None}]
+    return asked(setting={**SETTING, "num_gpus": 2})
+
+
+def no_boards(samples, records, looks):
+    for look in looks:
+        look.boards = []
+
+
 def short_as_asked(samples, records, looks):
     for sample in samples[200:]:
         sample.outcome = "cancelled"
@@ -156,6 +173,7 @@ CASES = [
     ("partial", asking(planned=402), 2),
     ("energy_unavailable", no_joules, 1), ("short_steady_asked", short_as_asked, 20), ("simulated_energy", statuses("simulated"), 1),
     ("estimated_energy", statuses("mixed"), 1), ("power_capped", boards("held_back_by", ["gpu_idle", "sw_power_cap"]), 3 / 88),
+    ("conditions_unknown", as_a_meter_tells, 2), ("conditions_unknown", one_board_untold, 1), ("conditions_unknown", no_boards, 2),
     ("settings_unknown", asking(setting={**SETTING, "driver_version": None}), 1)]
 
 
@@ -214,6 +232,15 @@ def test_lengths_that_are_not_exact_are_not_held_against_the_engine(whole):
     samples, records, looks = deepcopy(whole)
     wrong_lengths(samples, records, looks)
     assert result_of(run_of(asked(exact_lengths=False), samples, records, looks))["valid"]
+
+
+def test_what_was_not_checked_is_named(whole):
+    """Which condition of a board nobody told; one that a single look tells was checked as far as it goes."""
+    samples, records, looks = deepcopy(whole)
+    as_a_meter_tells(samples, records, looks)
+    looks[3].boards[0]["held_back_by"] = []
+    (warned,) = result_of(run_of(asked(), samples, records, looks))["warnings"]
+    assert warned["text"] == f"{LIMITS['conditions_unknown'].words}: temperature_c"
 
 
 def test_a_board_at_its_power_limit_is_named_by_its_uuid_only_once(whole):

@@ -97,7 +97,9 @@ async def test_a_sweep_with_repeats_has_a_page_of_its_own(tmp_path):
     assert all(0 < len(result["requests"]["index"]) < 900 and not result["partial"] for result in results)
     assert "partial" not in {reason["code"] for result in results for reason in result["reasons"]}
     assert all(result["closure"]["exact"] and not result["closure"]["missing"] for result in results)
-    assert len(json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]) == 4
+    listed = json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]
+    assert [(run["folder"], run["repeat"], run["seed"]) for run in listed] == [
+        ("concurrency=1/1", 1, 0), ("concurrency=4/1", 1, 0), ("concurrency=1/2", 2, 1), ("concurrency=4/2", 2, 1)]
     assert (tmp_path / "s" / "page.html").exists()
 
 

@@ -78,4 +78,16 @@ async def test_a_server_that_cannot_be_started_is_said():
 def test_only_runs_that_are_there_are_listed(tmp_path):
     first, _ = found = points([("concurrency", ("1", "8"))], repeats=1)
     (tmp_path / first.folder).mkdir()
-    assert listed(tmp_path, found)["runs"] == [{"folder": "concurrency=1", "values": {"concurrency": "1"}, "repeat": 0}]
+    assert listed(tmp_path, found, 5)["runs"] == [{"folder": "concurrency=1", "values": {"concurrency": "1"}, "repeat": 1, "seed": 5}]
+
+
+@pytest.mark.parametrize(("flags", "swept", "seeds"), [
+    (["--seed", "5"], ("concurrency", ("16",)), [5, 6]), ([], ("seed", ("3", "9")), [3, 9, 4, 10])])
+def test_a_folder_has_the_number_of_its_repeat_and_the_list_its_seed(tmp_path, flags, swept, seeds):
+    """Whatever the seed is; and it is the seed that the run was told."""
+    found = points([swept], repeats=2)
+    for point in found:
+        (tmp_path / point.folder).mkdir(parents=True)
+    rows = listed(tmp_path, found, read_flags([*FLAGS, *flags]).seed)["runs"]
+    assert [row["folder"].rpartition("/")[2] for row in rows] == [str(row["repeat"]) for row in rows]
+    assert [row["seed"] for row in rows] == [flags_of([*FLAGS, *flags], point, read_flags).seed for point in found] == seeds

@@ -37,6 +37,15 @@ def test_the_loaded_idle_is_learned_from_idle_windows():
     assert it.idle_w == pytest.approx(80)
 
 
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=5))
+def test_the_loaded_idle_is_a_power_that_was_seen(powers_w):
+    """Or between two of them: of an idle board and the tail of an abort nothing below the idle follows, let alone below zero."""
+    it = board()
+    for power_w in powers_w:
+        it.saw_idle(window(power_w))
+    assert min(powers_w) <= it.idle_w <= max(powers_w)
+
+
 def test_until_the_idle_is_known_time_decides():
     """Each nanosecond of a window counts the same: a request of 10 ms does not pay for 90 others."""
     split = board().split(window(400), 10 * MS)
