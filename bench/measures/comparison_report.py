@@ -42,6 +42,8 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
     for each in found["changes"]:
         if each["decides"]:
             console.print(sentence(each), markup=False)
-    if len(found["a"]) < 3 or len(found["b"]) < 3:
-        assumed = f"{100 * found['run_to_run']:g} % (--run-to-run)"
-        console.print(f"Fewer than 3 repeats: what one run and the next differ by is assumed, {assumed}.", style="dim")
+    assumed = [100 * each["run_to_run"] for each in found["changes"]]
+    if assumed and min(len(found["a"]), len(found["b"])) < 3:
+        least, most = f"{min(assumed):g}", f"{max(assumed):g}"
+        console.print(f"Fewer than 3 repeats: what one run and the next differ by is assumed, "
+                      f"{least if least == most else f'{least} to {most}'} % by metric (--run-to-run).", style="dim")

@@ -1,8 +1,8 @@
 """By how much a metric of one run differs from another's, and how sure that is: requests paired by the schedule, runs paired as repeats.
 
 Two runs of one thing differ by more than their requests tell: temperature, clocks, placement. Of three or more repeats that shows. Of one
-it cannot, so `RUN_TO_RUN` is assumed, with the weight of `BELIEF` repeats; what repeats show is weighed against it as in Smyth's moderated
-t (2004).
+it cannot, so something is assumed (`RUN_TO_RUN`), with the weight of `BELIEF` repeats; what repeats show is weighed against it as in
+Smyth's moderated t (2004).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,10 @@ from perjoule.bench.measures.comparable import same_work
 from perjoule.bench.measures.formulas import FORMULAS
 from perjoule.bench.measures.intervals import FEWEST, block_length, resampled, t_975
 
-RUN_TO_RUN = 0.01  # standard deviation of the difference of two runs of one thing: the recorded coalitions of an H200 differ by 1–2 %
+# The standard deviation of the difference of two runs of one thing. Of joules: the recorded coalitions of an H200 differ by 1–2 %. Of
+# times: three repeats each at 32 and 128 in flight (bench/results/h200-replay.md).
+RUN_TO_RUN = 0.01
+RUN_TO_RUN_OF = {"ttft": 0.13, "tpot": 0.03, "e2e": 0.03}
 BELIEF = 8  # degrees of freedom
 # Metrics that requests say one by one: Σ of the first over Σ of the second column, in the order of the schedule.
 PAIRED = {"energy_per_output_token": ("energy_j", "output_tokens"), "energy_per_response": ("energy_j", None),
@@ -45,6 +48,7 @@ class Change(NamedTuple):
     high: float
     pairs: int
     requests: int
+    run_to_run: float  # what was assumed
 
     def verdict(self, tolerance: float) -> str:
         """"regression" or "improvement" where the interval excludes none and the change is beyond the tolerance, else "no difference"."""
@@ -53,21 +57,23 @@ class Change(NamedTuple):
         return "regression" if (self.change > 0) is (FORMULAS[self.metric].better == "lower") else "improvement"
 
 
-def change(metric: str, a: Sequence[Result], b: Sequence[Result], run_to_run: float = RUN_TO_RUN) -> Change:
-    """Of one run or several repeats on each side, paired in their order; what one side has more is left out.
+def change(metric: str, a: Sequence[Result], b: Sequence[Result], run_to_run: float | None = None) -> Change:
+    """Of one run or several repeats on each side, paired in their order; what one side has more is left out. `run_to_run` is what is
+    assumed instead of what is usual for the metric.
 
     Raises ValueError for a metric that one of them lacks, or that has neither values of requests nor an interval."""
     if metric not in FORMULAS or not FORMULAS[metric].better:
         raise ValueError(f"metric: got {metric!r}, expected one of {', '.join(comparable_metrics(a[0]))}")
     pairs = [pair(metric, x, y) for x, y in zip(a, b, strict=False)]
     ratios = [each.log_ratio for each in pairs]
-    prior = run_to_run ** 2 + fmean(each.error ** 2 for each in pairs)
+    assumed = RUN_TO_RUN_OF.get(metric, RUN_TO_RUN) if run_to_run is None else run_to_run
+    prior = assumed ** 2 + fmean(each.error ** 2 for each in pairs)
     seen = variance(ratios) if len(ratios) > 1 else 0.0
     freedom = BELIEF + len(ratios) - 1
     error = sqrt((BELIEF * prior + (len(ratios) - 1) * seen) / freedom / len(ratios))
     middle, half = fmean(ratios), t_975(freedom) * error
     return Change(metric, fmean(each.a for each in pairs), fmean(each.b for each in pairs), expm1(middle), expm1(middle - half),
-                  expm1(middle + half), len(pairs), sum(each.requests for each in pairs))
+                  expm1(middle + half), len(pairs), sum(each.requests for each in pairs), assumed)
 
 
 def comparable_metrics(result: Result) -> list[str]:

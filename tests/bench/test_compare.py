@@ -55,6 +55,18 @@ def test_what_may_pass_is_the_tolerance_and_the_metric(tmp_path, result):
     assert run([str(a), str(b), "--run-to-run", "4%"]) == 0
 
 
+def test_times_differ_more_from_run_to_run_than_joules(tmp_path, result, capsys):
+    """So 5 % more is no news of the time to first token, and 13 % are assumed of it; what is asked for holds for all."""
+    a, b = put(tmp_path / "a", result), put(tmp_path / "b", result, 1.05)
+    assert run([str(a), str(b), "--json", "-"]) == 1
+    said, seen = capsys.readouterr()
+    assert {each["metric"]: each["run_to_run"] for each in json.loads(said)["changes"]}.items() >= {
+        "energy_per_output_token": 0.01, "ttft": 0.13, "e2e": 0.03}.items()
+    assert "1 to 13 % by metric" in seen
+    run([str(a), str(b), "--run-to-run", "2%"])
+    assert "is assumed, 2 % by metric" in capsys.readouterr().out
+
+
 def test_repeats_are_paired(tmp_path, result, capsys):
     """A folder of three runs on each side; one more on one side is left out, which is said."""
     for nth in range(3):
@@ -66,7 +78,7 @@ def test_repeats_are_paired(tmp_path, result, capsys):
     found = json.loads(said)
     assert found["changes"][0] | {"low": 0, "high": 0, "a": 0, "b": 0, "change": 0} == {
         "metric": "energy_per_output_token", "a": 0, "b": 0, "change": 0, "low": 0, "high": 0, "pairs": 3, "requests": 1200,
-        "formula": "paired_energy_per_output_token/1", "unit": "J", "verdict": "regression", "decides": True}
+        "run_to_run": 0.01, "formula": "paired_energy_per_output_token/1", "unit": "J", "verdict": "regression", "decides": True}
     assert found["formulas"]["paired_energy_per_output_token/1"].startswith("Σ of the records / Σ n")
     assert "1 left out" in seen
     assert "Fewer than 3" not in seen
