@@ -7,7 +7,7 @@ from operator import mul
 from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Pace
-from perjoule.sidecar.metering.terms import Terms
+from perjoule.sidecar.metering.terms import NOTHING, Terms
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.record import Charge, RequestFacts, Status, TokenSource
 
@@ -96,6 +96,8 @@ class Account:
         prefill_uj = 0 if self.work.decodes else energy_uj
         if self.work.decodes and terms[0] and (cost := terms.dot(price)) > 0.0:
             prefill_uj = min(int(energy_uj * terms[0] * price[0] / cost), energy_uj)
+        elif self.work.first_ns is None and terms == NOTHING:  # a prompt that takes longer than was thought
+            prefill_uj = energy_uj
         self.prefill_uj += prefill_uj
         self.contested_uj += 0 if alone else prefill_uj
         if steady_ns:

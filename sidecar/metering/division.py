@@ -171,7 +171,7 @@ class Division:
         group, span_ns, amounts, is_steady = self.group, window.t1_ns - window.t0_ns, share.amounts, phase is Phase.STEADY
         total = Terms(*map(sum, zip(*amounts, strict=True)))
         model, price = self.calibration.coefficients, self._price
-        weights = weigh(amounts, price)
+        weights = weigh(amounts, price, share.works)
         group.weight_per_ns = sum(weights) / span_ns
         given_uj = split.shared_uj
         if is_steady:

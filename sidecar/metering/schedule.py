@@ -111,7 +111,9 @@ class Schedule:
         work.end_ns, work.output_tokens = t_ns, 0 if failed or not work.decodes else output_tokens
         self._hiding -= not work.visible
         self._running -= 1
-        self.told.missing.pop(work, None)
+        is_untold = self.believes and self.told.waits_for(work)
+        if not is_untold or not output_tokens or failed:
+            self.told.missing.pop(work, None)
         if work.first_ns is not None:
             self._showing -= work.choices if work.visible and work.decodes else 0
             return
@@ -124,7 +126,10 @@ class Schedule:
             work.prompt_left = 0.0
         elif output_tokens is not None:  # each token took a step, and before the first of them the prompt was done
             steps, clock = output_tokens / work.choices, self.clock
-            since_ns = clock.when(clock.at(t_ns) - steps) if self._showing or self.believes else t_ns - round(steps * self.pace.step_ns)
+            if is_untold:  # what is told of a step may come after the answer: the prompt was done in one of which nothing was told yet
+                since_ns = max(self.told.last_ns, t_ns - round((steps - 1) * self.pace.step_ns))
+            else:
+                since_ns = clock.when(clock.at(t_ns) - steps) if self._showing or self.believes else t_ns - round(steps * self.pace.step_ns)
             work.first_ns = min(max(work.begin_ns, since_ns), t_ns)
             self.queue.per_s.is_at_least(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
 
@@ -196,6 +201,7 @@ class Schedule:
         for work in settled:
             del self.works[work]
             self.queue.jobs.pop(work, None)
+            self.told.missing.pop(work, None)
         self._forget_steps(self.clock.last_ns)
 
     # inside

@@ -100,7 +100,11 @@ class Told:
 
     def hides(self, work: Work) -> bool:
         """Whether nobody will say when its prompt is done."""
-        return not work.visible and not (self.says_who and work in self.missing)
+        return not work.visible and not self.waits_for(work)
+
+    def waits_for(self, work: Work) -> bool:
+        """Whether the engine is yet to say that the prompt of one that hides its tokens is done."""
+        return not work.visible and self.says_who and work in self.missing
 
     def ends_after(self, t_ns: int) -> list[int]:
         """When the steps after `t_ns` ended, or one began after a pause."""

@@ -7,6 +7,7 @@ step's cost is shared equally by the sequences in it. `steady-rate`: output toke
 from collections.abc import Sequence
 
 from perjoule.sidecar.metering.terms import NOTHING, Terms
+from perjoule.sidecar.metering.work import Work
 
 METHODS = ("token-share", "step-model", "steady-rate")
 TOKENS = Terms(prefill=1.0, steps=0.0, decode=1.0, context=0.0)
@@ -28,10 +29,10 @@ def costs(amounts: Sequence[Terms], price: Terms) -> list[float]:
     return [p * prefill + s * steps + d * decode + c * context for p, s, d, c in amounts]
 
 
-def weigh(amounts: Sequence[Terms], price: Terms) -> list[int]:
+def weigh(amounts: Sequence[Terms], price: Terms, works: Sequence[Work] = ()) -> list[int]:
     """One weight for each request. Where nothing is known to have been computed somebody is at work all the same, and it is the
-    earliest, whose prompt takes longer than was thought."""
+    earliest whose prompt is not known to be done, which takes longer than was thought; where all of them are, the earliest."""
     weights = [int(cost * MICRO) for cost in costs(amounts, price)]
     if weights and not any(weights) and all(terms == NOTHING for terms in amounts):
-        weights[0] = 1
+        weights[next((place for place, work in enumerate(works) if work.first_ns is None), 0)] = 1
     return weights

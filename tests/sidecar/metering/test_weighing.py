@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from perjoule.sidecar.metering.terms import NOTHING, Terms
 from perjoule.sidecar.metering.weighing import METHODS, MICRO, prices, weigh
+from perjoule.sidecar.metering.work import Work
 
 MODEL = Terms(0.0145, 1.7, 0.018, 1.6e-5)
 PROMPT, ANSWER = Terms(1000, 0, 0, 0), Terms(0, 2.5, 20, 20 * 300)
@@ -26,7 +27,12 @@ def test_every_method_has_prices():
 
 
 def test_somebody_is_at_work_where_nothing_is_known():
-    """A window without evidence is the earliest's; a window whose tokens the rule does not count is nobody's."""
+    """A window without evidence is the earliest's whose prompt is not known to be done; a window whose tokens the rule does not count is
+    nobody's."""
+    decodes, *prompts = (Work(begin_ns, visible=False, prompt_tokens=10.0, choices=1) for begin_ns in range(3))
+    decodes.first_ns = 5
+    assert weigh([NOTHING] * 3, MODEL, [decodes, *prompts]) == [0, 1, 0]
+    assert weigh([NOTHING] * 2, MODEL, [decodes, decodes]) == [1, 0]
     assert weigh([NOTHING, NOTHING], MODEL) == [1, 0]
     assert weigh([PROMPT], prices("steady-rate", MODEL)) == [0]
     assert weigh([], MODEL) == []
