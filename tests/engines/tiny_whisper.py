@@ -1,6 +1,8 @@
 """Makes a small Whisper that never learned to listen, for servers that write down what is said: `python tiny_whisper.py FOLDER`.
 
 Runs in the environment of the engines. Only the smallest of its weights are written: transformers fills in the others at random.
+What such a model repeats may be no text at all (a special token, half a character): one of sixteen said nothing. So it is kept
+from saying anything but printable text, and goes on to its maximal length.
 """
 
 import json
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 from tiny_model import VOCABULARY, make
+from tokenizers import Tokenizer
 
 WIDE = 64
 WHISPER = {
@@ -27,7 +30,11 @@ LISTENING = {"feature_extractor_type": "WhisperFeatureExtractor", "processor_cla
 def make_whisper(folder: Path) -> None:
     """Write the model into `folder`, with the tokenizer of the tiny model."""
     make(folder)
-    for name, value in {"config": WHISPER, "generation_config": GENERATION, "preprocessor_config": LISTENING}.items():
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    texts = [tokenizer.decode([token]) for token in range(VOCABULARY)]
+    mute = [token for token, text in enumerate(texts) if not (text and text.isascii() and text.isprintable())]
+    generation = GENERATION | {"suppress_tokens": mute}
+    for name, value in {"config": WHISPER, "generation_config": generation, "preprocessor_config": LISTENING}.items():
         (folder / f"{name}.json").write_text(json.dumps(value))
     some = {"model.encoder.layer_norm.weight": np.ones(WIDE, np.float32)}
     save_file(some, folder / "model.safetensors", {"format": "pt"})
