@@ -91,7 +91,7 @@ class Schedule:
     def step(self, step: Step) -> None:
         """The engine has told of a step."""
         told, goes_on = self.told, self.believes and self._busy_since_ns <= self.told.last_ns
-        told.take(step)
+        told.take(step, self._busy_since_ns if self._running else step.t_ns)
         self._forget_steps(step.t_ns)
         self.believes = self._is_believed(step.t_ns)
         if not self.believes:

@@ -34,7 +34,7 @@ class StepClock:
         """The engine says that by `t_ns` it has made so many more steps; `goes_on` if it told of all those before them."""
         told = self._told if goes_on else self.count
         self._told = max(self.count, told + steps)  # of the step under way a part may have been counted
-        if t_ns > self.last_ns and self._told > self.count:
+        if t_ns > self.last_ns > 0 and self._told > self.count:  # when the very first began is not known
             self.advance(t_ns, self._told)
         else:
             self._knot(t_ns, self._told)

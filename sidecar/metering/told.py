@@ -26,32 +26,37 @@ class Told:
     __slots__ = ("_heights", "_lag_ns", "_ranks", "_rate", "_times", "counts_prompts", "last_ns", "missing", "says_who")
 
     def __init__(self) -> None:
-        self.last_ns = 0  # when the last step ended; 0 before there was one
+        self.last_ns = 0  # when the last step ended, once there was one
         self.missing: dict[Work, int] = {}  # of whom the engine has not said that the prompt is done, and of how many choices
         self.says_who = False  # it says whose prompts are done
         self.counts_prompts = False  # it says of each step how many prompt tokens were computed
         self._ranks: set[int] = set()
-        self._times, self._heights = [0], [0.0]  # prompt tokens computed by when
+        self._times: list[int] = []  # from the first step on, when steps began and ended
+        self._heights: list[float] = []  # and how many prompt tokens had been computed by then
         self._rate = 0.0  # of them a nanosecond, in steps that compute any
         self._lag_ns = 0.0
 
-    def take(self, step: Step) -> None:
-        """A step has been told. If others were not, prompts may have been done in them of which nobody will be told. One process of
-        several may have outputs to tell of, and leave the step to another."""
+    def take(self, step: Step, busy_since_ns: int) -> None:
+        """A step has been told; the very first began, if it does not say when, as soon as there was anybody. If others were not told,
+        prompts may have been done in them of which nobody will be told. One process of several may have outputs to tell of, and leave
+        the step to another."""
         self.says_who = self.says_who or bool(step.first_arrivals_ns)
         if not step.steps:
             return
         if step.steps > 1:
             self.missing.clear()
+        began_ns = step.t_ns - (step.took_ns or 0)
+        if not self._ranks:
+            first_ns = began_ns if step.took_ns else min(busy_since_ns, step.t_ns)
+            self.last_ns, self._times, self._heights = step.t_ns, [first_ns], [0.0]
         self._ranks.add(step.rank)
         self.counts_prompts = step.prefill_tokens is not None
         tokens, before_ns = step.prefill_tokens or 0, self._times[-1]
-        height = self._heights[-1] + tokens
-        if tokens and step.t_ns > before_ns:
-            rate = min(tokens / min(step.t_ns - before_ns, max(step.took_ns or step.t_ns, 1)), FASTEST)
+        height, since_ns = self._heights[-1] + tokens, step.t_ns - before_ns
+        if tokens and since_ns > 0:
+            rate = min(tokens / min(since_ns, step.took_ns or since_ns), FASTEST)
             self._rate = KEEP * self._rate + (1 - KEEP) * rate if self._rate else rate
-        if step.t_ns > before_ns:
-            began_ns = step.t_ns - (step.took_ns or 0)
+        if since_ns > 0:
             if before_ns < began_ns < step.t_ns:
                 self._times.append(began_ns)
                 self._heights.append(self._heights[-1])
@@ -63,7 +68,7 @@ class Told:
 
     def is_believed(self, t_ns: int, busy_since_ns: int) -> bool:
         """Whether steps are still being told at `t_ns`, if somebody has run since then. Two cores in one pool tell of two clocks."""
-        return self.last_ns > 0 and len(self._ranks) == 1 and t_ns - max(self.last_ns, busy_since_ns) <= LAPSE_NS
+        return len(self._ranks) == 1 and t_ns - max(self.last_ns, busy_since_ns) <= LAPSE_NS
 
     def whose(self, arrival_ns: int) -> Work | None:
         """Whose prompt is done, by when it arrived at the engine: who has been on the way as long as is usual; of several the first."""
@@ -123,9 +128,9 @@ class Told:
 
     def _height(self, t_ns: int) -> float:
         i = bisect_right(self._times, t_ns)
+        if i == 0:
+            return self._heights[0] if self._heights else 0.0
         if i == len(self._times):
             return self._heights[-1] + self._rate * (t_ns - self._times[-1])
-        if i == 0:
-            return self._heights[0]
         t0_ns, t1_ns = self._times[i - 1], self._times[i]
         return self._heights[i - 1] + (self._heights[i] - self._heights[i - 1]) * (t_ns - t0_ns) / (t1_ns - t0_ns)
