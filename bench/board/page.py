@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from perjoule.bench.board.references import References
+from perjoule.bench.board.repeats import standing
 from perjoule.bench.board.rows import number, row
 from perjoule.bench.board.store import Result
 from perjoule.bench.measures.difference import BELIEF, RUN_TO_RUN
@@ -41,7 +42,8 @@ def data(results: Sequence[Result], references: References | None = None) -> dic
     formulas: dict[str, str] = {}
     for result in results:
         formulas |= result.get("formulas") or {}
-    return {"rows": [rounded(row(result)) for result in results], "results": [details(result, points) for result in results],
+    rows = [rounded(row(result)) | repeats for result, repeats in zip(results, standing(results), strict=True)]
+    return {"rows": rows, "results": [details(result, points) for result in results],
             "formulas": formulas, "run_to_run": t_975(BELIEF) * RUN_TO_RUN, "references": references and references.as_dict()}
 
 

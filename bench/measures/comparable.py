@@ -1,5 +1,6 @@
 """Which settings of two results differ: some must be equal for a comparison to mean anything, others may be what is compared."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ LOAD = ("mode", "arrivals", "request_rate", "request_rate_end", "ramp_s", "burst
 # What may be the very reason for comparing, and is said beside the numbers.
 MAY = ("model_revision", "weight_precision", "engine", "engine_version", "engine_flags", "driver_version", "power_limit_w", "max_num_seqs",
        "energy_method", "calibration_id", "schedule_sha256", "client_hosts", "client_processes", "perjoule")
+
+FREE = ("schedule_sha256", "perjoule", "calibration_id")  # and the load's seed: in what repeats of one configuration may differ
 
 
 class Difference(NamedTuple):
@@ -44,8 +47,13 @@ def same_work(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def alike(results: Collection[Mapping[str, Any]]) -> list[Difference]:
     """What repeats of one run must not differ in: anything but the seed and its schedule, and the client's own version."""
     first, *others = results
-    free = ("schedule_sha256", "load.seed", "perjoule", "calibration_id")
-    return [each for other in others for each in differences(first, other) if each.key not in free]
+    return [each for other in others for each in differences(first, other) if each.key not in (*FREE, "load.seed")]
+
+
+def configuration(result: Mapping[str, Any]) -> str:
+    """What a result has in common with repeats of it, and with no other, as text."""
+    setting, load = result["setting"], result["load"]
+    return json.dumps([*(setting.get(key) for key in (*MUST, *MAY) if key not in FREE), *(load.get(key) for key in LOAD)], sort_keys=True)
 
 
 def _shown(value: Any) -> str:

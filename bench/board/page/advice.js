@@ -6,7 +6,7 @@ function limitsSet() {
 }
 
 function advice(rows, onlimit) {
-  const usable = rows.filter((row) => row.valid && !hidden().has(row.model_id));
+  const usable = rows.filter((row) => row.stands && !hidden().has(row.model_id));
   const key = `${state.p}_itl_ms`;
   const place = h("div", { class: "advice-table" });
   const again = () => {

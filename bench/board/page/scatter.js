@@ -37,7 +37,7 @@ function scatter(rows) {
   const others = (DATA.references?.rows ?? [])
     .filter((row) => drawable(row.energy_per_token_joules))
     .map((row) => ({ x: referenceLatency(row, p), y: row.energy_per_token_joules, reference: row }));
-  const front = paretoFront(points.filter((point) => point.row.valid));
+  const front = paretoFront(points.filter((point) => point.row.stands)); // the best of many repeats would be the luckiest
   const best = new Set(front);
   const label =
     `Energy per output token against ${ordinal(p)} inter-token latency: ${points.length} configurations, ${front.length} on the Pareto front. ` +
@@ -142,7 +142,7 @@ function dot(point, x, y, onFront) {
       stroke: look.colour,
     });
   const mark = s("path", {
-    class: `dot${row.valid ? "" : " invalid"}${onFront ? " best" : ""}`,
+    class: `dot${row.valid ? (row.stands ? "" : " repeat") : " invalid"}${onFront ? " best" : ""}`,
     d: look.shape(5),
     transform: `translate(${cx.toFixed(1)} ${cy.toFixed(1)})`,
     fill: row.valid ? look.colour : "none",
@@ -235,6 +235,7 @@ function tipOf(point, onFront) {
       line("95 %", interval(row.energy_per_output_token_low_j, row.energy_per_output_token_high_j)),
     line("J per response", num(row.energy_per_response_j)),
     line(`${ordinal(state.p)} ITL`, withUnit(point.x, "ms")),
+    row.valid && row.repeats > 1 && h("div", { class: "sub" }, repeatOf(row)),
     onFront && h("div", { class: "sub good" }, "On the Pareto front"),
     !row.valid && h("div", { class: "sub bad" }, reasonsOf(row.run_id)),
   ];

@@ -147,7 +147,12 @@ function modelCell(row) {
     !row.valid && h("small", { class: "why" }, reasonsOf(row.run_id)),
   ];
 }
-const loadCell = (row) => [row.load || NONE, row.workload && h("small", null, row.workload)];
+const loadCell = (row) => [
+  row.load || NONE,
+  row.workload && h("small", null, row.workload),
+  row.valid && row.repeats > 1 && h("small", null, repeatOf(row)),
+];
+const repeatOf = (row) => (row.stands ? `the median of ${row.repeats} repeats` : `one of ${row.repeats} repeats`);
 const energyCell = (row) => [
   num(row.energy_per_output_token_j),
   known(row.energy_per_output_token_low_j) &&

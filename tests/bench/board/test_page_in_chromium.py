@@ -155,6 +155,19 @@ def test_the_picture_marks_the_front_of_the_valid_and_hides_models_by_the_legend
     assert page.locator(f".recommended tr[data-model='{gone}']").count() == 0
 
 
+def test_of_repeats_only_the_median_one_is_on_the_front_and_advised(visit):
+    """Three of one configuration: the luckiest beats the others in both, and is neither marked nor recommended."""
+    repeats = [result(concurrency=64, seed=seed) for seed in (1, 2, 3)]
+    for one, energy, itl_ms in zip(repeats, (0.30, 0.25, 0.28), (20.0, 18.0, 21.0), strict=True):
+        one["metrics"]["energy_per_output_token"]["value"], one["p50_itl_ms"] = energy, itl_ms
+    page = visit(repeats).page
+    assert page.eval_on_selector_all("path.dot.best", "dots => dots.map(dot => dot.dataset.run)") == [repeats[2]["run_id"]]
+    assert page.locator("path.dot.repeat").count() == 2
+    assert page.locator(".recommended tbody td").all_inner_texts()[1:3] == ["0.280", "21.0"]
+    assert page.get_by_text("the median of 3 repeats").count() == 1
+    assert page.get_by_text("one of 3 repeats").count() == 2
+
+
 def test_a_point_tells_itself_and_opens(visit):
     """Under the pointer, and by keyboard for those on the front."""
     page = visit().page
