@@ -3,13 +3,12 @@
 import asyncio
 import os
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
 from hypothesis import settings
-
-ENGINES = Path(__file__).with_name("engines")
+from xdist.scheduler import LoadScopeScheduling
 
 # deadlines measure the machine, not the code: two busy cores would break them
 settings.register_profile("fast", deadline=None, max_examples=100)
@@ -17,15 +16,31 @@ settings.register_profile("deep", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file run in one process of pytest-xdist, those with real engines in one, too: each is started once. The longest come
-    first."""
-    def group(item: pytest.Item) -> str:
-        return "engines" if ENGINES in item.path.parents else str(item.path)
+def group(path: str) -> str:
+    """What tests of a file are kept together with in one process of pytest-xdist: a file, or all that need real engines, so that each
+    engine is started once."""
+    return "tests/engines" if path.startswith("tests/engines/") else path
 
-    items.sort(key=lambda item: not (group(item) == "engines" or item.get_closest_marker("slow")))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+
+class Groups(LoadScopeScheduling):
+    """Hands out whole groups. (`--dist loadgroup` no longer looks at its marks since pytest 9.2: pytest-dev/pytest-xdist#1386.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid.partition("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Who gets which tests."""
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest come first."""
+    def is_long(item: pytest.Item) -> bool:
+        return group(item.nodeid) == "tests/engines" or item.get_closest_marker("slow") is not None
+
+    items.sort(key=lambda item: not is_long(item))
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
