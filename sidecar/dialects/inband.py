@@ -23,6 +23,7 @@ _TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_de
 _TELLING_WORDS = (b"[DONE]", b'"choices":[]', b'"choices": []', b"message_delta", b"response.completed", b"response.incomplete")
 _LONGEST_TELLING = 24
 _PER = {Unit.IMAGE: Header.PER_IMAGE, Unit.VIDEO_SECOND: Header.PER_VIDEO_SECOND, Unit.AUDIO_SECOND: Header.PER_AUDIO_SECOND}
+_NAMES = {name: name.encode() for name in Header}
 
 
 class StreamEditor:
@@ -247,15 +248,15 @@ def comment_bytes(energy: dict[str, Any]) -> bytes:
 
 def energy_headers(charge: Charge, record_path: str, made: Product | None = None) -> list[tuple[bytes, bytes]]:
     """The same as HTTP fields, for headers or trailers; an unknown amount has no field."""
-    fields: list[tuple[Header, str]] = [(Header.STATUS, _status(charge).value), (Header.RECORD, record_path)]
+    fields = [(_NAMES[Header.STATUS], _status(charge).value.encode()), (_NAMES[Header.RECORD], record_path.encode())]
     if charge.status is not Status.UNAVAILABLE:
-        fields.append((Header.METHOD, charge.method))
+        fields.append((_NAMES[Header.METHOD], charge.method.encode()))
         amounts = ((Header.JOULES, charge.energy_uj), (Header.ACTIVE_JOULES, charge.active_uj),
                    (Header.UNCERTAINTY_JOULES, charge.uncertainty_uj))
-        fields.extend((name, f"{joules(uj):.6f}") for name, uj in amounts if uj is not None)
+        fields += [(_NAMES[name], b"%.6f" % joules(uj)) for name, uj in amounts if uj is not None]
         if made is not None and (per_unit := _per_unit(charge, made)) is not None:
-            fields.append((_PER[made.unit], f"{per_unit:.6f}"))
-    return [(name.encode(), value.encode()) for name, value in fields]
+            fields.append((_NAMES[_PER[made.unit]], b"%.6f" % per_unit))
+    return fields
 
 
 def _status(charge: Charge) -> Status:

@@ -5,14 +5,17 @@ inside another character. A byte order mark is not looked for: no engine sends o
 """
 
 import re
+from typing import Final
 
-_LF, _CR = 0x0A, 0x0D
+_LF: Final = 0x0A
+_CR: Final = 0x0D
 _BLANK_LINE = re.compile(rb"(?:\n|\r\n?+)(?:\n|\r\n?+)")
 
 
 def is_event(data: bytes) -> bool:
     """Whether `data` is exactly one event, if it begins one; its lines end with LF."""
-    return 1 < data.find(b"\n\n", data.find(_LF)) + 2 == len(data) and _CR not in data  # an integer is the fastest thing to look for
+    end, first = len(data) - 2, data.find(_LF)  # an integer is the fastest thing to look for
+    return data.endswith(b"\n\n") and _CR not in data and (first == end or data.find(b"\n\n", first) == end)
 
 
 class EventCutter:

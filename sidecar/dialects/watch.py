@@ -174,10 +174,10 @@ class Watch:
         seen, who, asked = self._observer, self.identity, self.asked
         makes = seen.makes if seen is not None else asked.makes
         made = makes if outcome is Outcome.COMPLETED else None
-        usage = seen.usage if seen is not None else None
-        told = ((usage, TokenSource.USAGE), (self._in_head, TokenSource.ENGINE))
-        input_tokens, input_source = _first(told, "input_tokens")
-        output_tokens, output_source = _first(told, "output_tokens")
+        usage = (seen.usage if seen is not None else None) or _NOTHING
+        in_head = self._in_head or _NOTHING
+        input_tokens, input_source = _told(usage.input_tokens, in_head.input_tokens)
+        output_tokens, output_source = _told(usage.output_tokens, in_head.output_tokens)
         if input_tokens is None:
             input_tokens = asked.input_tokens
             input_source = TokenSource.ESTIMATED if input_tokens is not None else None
@@ -194,18 +194,18 @@ class Watch:
             response_id=seen.response_id if seen else None, finish_reason=seen.finish_reason if seen else None, tenant=who.tenant,
             trace_id=who.trace_id, span_id=who.span_id, parent_span_id=who.parent_span_id, first_byte_ns=since(self._first_byte_ns),
             first_token_ns=since(self._first_token_ns), last_token_ns=since(self._last_token_ns),
-            queue_ns=_first(told, "queue_ns")[0], input_tokens=input_tokens, cached_tokens=usage.cached_tokens if usage else None,
-            output_tokens=output_tokens, reasoning_tokens=usage.reasoning_tokens if usage else None, input_source=input_source,
-            output_source=output_source if output_tokens is not None else None,
+            queue_ns=_told(usage.queue_ns, in_head.queue_ns)[0], input_tokens=input_tokens, cached_tokens=usage.cached_tokens,
+            output_tokens=output_tokens, reasoning_tokens=usage.reasoning_tokens, input_source=input_source, output_source=output_source,
             unit=makes.unit if makes else None, units=made.units if made else None, units_source=made.units_source if made else None,
             work_tokens=asked.work_tokens, steps=makes.steps if makes else None, width=makes.width if makes else None,
             height=makes.height if makes else None, frames=makes.frames if makes else None)
 
 
-def _first(told: Iterable[tuple[Usage | None, TokenSource]], name: str) -> tuple[int | None, TokenSource | None]:
-    """What the first says that says it, and who that is."""
-    for usage, source in told:
-        value = getattr(usage, name, None)
-        if value is not None:
-            return value, source
-    return None, None
+_NOTHING = Usage()
+
+
+def _told(in_usage: int | None, in_head: int | None) -> tuple[int | None, TokenSource | None]:
+    """What the answer's usage says, else what its head does, and which of them it was."""
+    if in_usage is not None:
+        return in_usage, TokenSource.USAGE
+    return in_head, TokenSource.ENGINE if in_head is not None else None

@@ -17,13 +17,15 @@ class Fields:
 
     def __init__(self, pairs: Pairs = ()) -> None:
         self.pairs = list(pairs)  # which may grow: trailers come to the same list
-        self.lowered = [name.lower() for name, _ in pairs]
+        self.lowered: list[bytes] = []
         self.named: dict[bytes, list[bytes]] = {}
-        for name, (_, value) in zip(self.lowered, pairs, strict=True):
-            if name in self.named:
-                self.named[name].append(value)
+        for name, value in pairs:
+            lower = name.lower()
+            self.lowered.append(lower)
+            if lower in self.named:
+                self.named[lower].append(value)
             else:
-                self.named[name] = [value]
+                self.named[lower] = [value]
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return iter(self.pairs)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import hypot, sqrt
-from operator import mul
 from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Pace
@@ -137,8 +136,9 @@ class Account:
         relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
         if not self.windows:
             return round(OPEN_ERROR * open_uj)
-        slopes = self.slopes
-        variance = sum((slope * sum(map(mul, row, slopes)) for slope, row in zip(slopes, covariance, strict=True)), 0.0)
+        variance, (a, b, c, d) = 0.0, self.slopes
+        for slope, row in zip(self.slopes, covariance, strict=True):
+            variance += slope * (row[0] * a + row[1] * b + row[2] * c + row[3] * d)
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
         return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
                            hypot(RUN_ERROR, rule) * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))

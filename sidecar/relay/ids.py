@@ -26,7 +26,7 @@ _digits = _Digits()
 def record_id() -> str:
     """A UUID of version 7 (RFC 9562) in hex: ids rise with time, so that the ledger's indexes grow at one end only."""
     digits = _digits.take(18)
-    return f"{time.time_ns() // 1_000_000:012x}7{digits[:3]}8{digits[3:]}"
+    return f"{(time.time_ns() // 1_000_000).to_bytes(6).hex()}7{digits[:3]}8{digits[3:]}"
 
 
 def trace_id() -> str:

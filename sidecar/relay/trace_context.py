@@ -20,7 +20,7 @@ class TraceContext:
 
     def child(self, span_id: str) -> str:
         """The `traceparent` for whom we call, from our own span `span_id`: the same trace, the same sampling."""
-        return f"00-{self.trace_id}-{span_id}-{self.flags & _KNOWN_FLAGS:02x}"
+        return f"00-{self.trace_id}-{span_id}-0{self.flags & _KNOWN_FLAGS}"
 
 
 def parse_traceparent(header: bytes | str | None) -> TraceContext | None:
