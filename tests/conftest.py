@@ -10,23 +10,20 @@ import uvloop
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+ENGINES = "tests/engines/"
+
 # deadlines measure the machine, not the code: two busy cores would break them
 settings.register_profile("fast", deadline=None, max_examples=100)
 settings.register_profile("deep", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
-def group(path: str) -> str:
-    """What tests of a file are kept together with in one process of pytest-xdist: a file, or all that need real engines, so that each
-    engine is started once."""
-    return "tests/engines" if path.startswith("tests/engines/") else path
-
-
 class Groups(LoadScopeScheduling):
-    """Hands out whole groups. (`--dist loadgroup` no longer looks at its marks since pytest 9.2: pytest-dev/pytest-xdist#1386.)"""
+    """Hands out to one process of pytest-xdist the tests of a file, and all that need real engines: each is started once. (`--dist
+    loadgroup` no longer looks at its marks since pytest 9.2: pytest-dev/pytest-xdist#1386.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        return group(nodeid.partition("::")[0])
+        return ENGINES if nodeid.startswith(ENGINES) else nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -38,7 +35,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest come first."""
     def is_long(item: pytest.Item) -> bool:
-        return group(item.nodeid) == "tests/engines" or item.get_closest_marker("slow") is not None
+        return item.nodeid.startswith(ENGINES) or item.get_closest_marker("slow") is not None
 
     items.sort(key=lambda item: not is_long(item))
 

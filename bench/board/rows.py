@@ -15,7 +15,7 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
     setting, load, windows = result["setting"], result["load"], result["windows"]
     steady = windows.get("steady") or {}
     whole = windows.get("whole") or {}
-    per_token = _metric(result, "energy_per_output_token")
+    per_token = metric(result, "energy_per_output_token")
     energy, low, high = (number(per_token.get(key)) for key in ("value", "low", "high"))
     return {
         "run_id": result["run_id"],
@@ -36,7 +36,7 @@ def row(result: Mapping[str, Any]) -> dict[str, Any]:
         "energy_per_output_token_low_j": low,
         "energy_per_output_token_high_j": high,
         "uncertainty": (high - low) / 2 / energy if energy and low is not None and high is not None else None,
-        "energy_per_response_j": _first(_metric(result, "energy_per_response").get("value"),
+        "energy_per_response_j": _first(metric(result, "energy_per_response").get("value"),
                                         _distribution(result, "energy_per_response").get("mean")),
         **{f"{p}_itl_ms": _latency(result, p, "itl", "icl") for p in PERCENTILES},
         **{f"{p}_ttft_ms": _latency(result, p, "ttft", "ttft") for p in PERCENTILES},
@@ -75,7 +75,8 @@ def load_text(load: Mapping[str, Any]) -> str:
     return " ".join(parts) or str(load.get("mode") or "")
 
 
-def _metric(result: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def metric(result: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A metric with its interval, as the result has it; empty where it has none."""
     found: Mapping[str, Any] = result["metrics"].get(key) or {}
     return found
 

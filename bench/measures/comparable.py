@@ -1,7 +1,7 @@
 """Which settings of two results differ: some must be equal for a comparison to mean anything, others may be what is compared."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 # The yardstick: who changes one of these measures something else.
@@ -12,8 +12,7 @@ LOAD = ("mode", "arrivals", "request_rate", "request_rate_end", "ramp_s", "burst
 # What may be the very reason for comparing, and is said beside the numbers.
 MAY = ("model_revision", "weight_precision", "engine", "engine_version", "engine_flags", "driver_version", "power_limit_w", "max_num_seqs",
        "energy_method", "calibration_id", "schedule_sha256", "client_hosts", "client_processes", "perjoule")
-
-FREE = ("schedule_sha256", "perjoule", "calibration_id")  # and the load's seed: in what repeats of one configuration may differ
+FREE = ("schedule_sha256", "perjoule", "calibration_id", "load.seed")  # in what repeats of one configuration may differ
 
 
 class Difference(NamedTuple):
@@ -40,20 +39,24 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], allowed: Collection[
 
 def same_work(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether two results are of one workload that is known, under one load, whatever the seed."""
-    pairs = [(a["setting"].get(key), b["setting"].get(key)) for key in WORK] + [(a["load"].get(key), b["load"].get(key)) for key in LOAD]
-    return bool(a["setting"].get("workload")) and all(x == y for x, y in pairs)
+    return bool(a["setting"].get("workload")) and _values(a, WORK) == _values(b, WORK)
 
 
 def alike(results: Collection[Mapping[str, Any]]) -> list[Difference]:
     """What repeats of one run must not differ in: anything but the seed and its schedule, and the client's own version."""
     first, *others = results
-    return [each for other in others for each in differences(first, other) if each.key not in (*FREE, "load.seed")]
+    return [each for other in others for each in differences(first, other) if each.key not in FREE]
 
 
-def configuration(result: Mapping[str, Any]) -> str:
-    """What a result has in common with repeats of it, and with no other, as text."""
-    setting, load = result["setting"], result["load"]
-    return json.dumps([*(setting.get(key) for key in (*MUST, *MAY) if key not in FREE), *(load.get(key) for key in LOAD)], sort_keys=True)
+def configuration(result: Mapping[str, Any]) -> str | None:
+    """What a result has in common with repeats of it, and with no other, as text; None if its workload is not known."""
+    known = result["setting"].get("workload")
+    return json.dumps(_values(result, [key for key in (*MUST, *MAY) if key not in FREE]), sort_keys=True) if known else None
+
+
+def _values(result: Mapping[str, Any], settings: Iterable[str]) -> list[Any]:
+    """What a result says of these settings, and of its load."""
+    return [*(result["setting"].get(key) for key in settings), *(result["load"].get(key) for key in LOAD)]
 
 
 def _shown(value: Any) -> str:

@@ -53,10 +53,10 @@ def usage_of(payload: Any) -> Usage | None:
         reasoning_tokens=_tokens(output_details, "reasoning_tokens") if output_details else _tokens(counts, "reasoning_tokens"),  # SGLang
         queue_ns=_queue_ns(payload),
     )
-    return None if usage == _NOTHING else usage
+    return None if usage == NO_USAGE else usage
 
 
-_NOTHING = Usage()
+NO_USAGE = Usage()
 
 
 def _counts(payload: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def usage_in_head(headers: Iterable[tuple[bytes, bytes]]) -> Usage | None:
     waited_ms = number(b"x-queue-time", _MOST_QUEUE_NS // NS_PER_MS)
     usage = Usage(number(b"x-prompt-tokens", _MOST_TOKENS), number(b"x-generated-tokens", _MOST_TOKENS),
                   queue_ns=None if waited_ms is None else waited_ms * NS_PER_MS)
-    return None if usage == _NOTHING else usage
+    return None if usage == NO_USAGE else usage
 
 
 def _timed(payload: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from perjoule.sidecar.dialects.endpoints import Endpoint
 from perjoule.sidecar.dialects.observer import BodyObserver, EventObserver, StreamObserver, observer_for
 from perjoule.sidecar.dialects.requests import Asked
-from perjoule.sidecar.dialects.usage import Usage, usage_in_head
+from perjoule.sidecar.dialects.usage import NO_USAGE, Usage, usage_in_head
 from perjoule.sidecar.dialects.works import Product, work_tokens
 from perjoule.sidecar.record import Charge, Outcome, RequestFacts, TokenSource, UnitSource
 
@@ -174,8 +174,8 @@ class Watch:
         seen, who, asked = self._observer, self.identity, self.asked
         makes = seen.makes if seen is not None else asked.makes
         made = makes if outcome is Outcome.COMPLETED else None
-        usage = (seen.usage if seen is not None else None) or _NOTHING
-        in_head = self._in_head or _NOTHING
+        usage = (seen.usage if seen is not None else None) or NO_USAGE
+        in_head = self._in_head or NO_USAGE
         input_tokens, input_source = _told(usage.input_tokens, in_head.input_tokens)
         output_tokens, output_source = _told(usage.output_tokens, in_head.output_tokens)
         if input_tokens is None:
@@ -199,9 +199,6 @@ class Watch:
             unit=makes.unit if makes else None, units=made.units if made else None, units_source=made.units_source if made else None,
             work_tokens=asked.work_tokens, steps=makes.steps if makes else None, width=makes.width if makes else None,
             height=makes.height if makes else None, frames=makes.frames if makes else None)
-
-
-_NOTHING = Usage()
 
 
 def _told(in_usage: int | None, in_head: int | None) -> tuple[int | None, TokenSource | None]:

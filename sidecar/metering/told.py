@@ -23,10 +23,9 @@ EVEN = 1e-9  # prompt tokens a nanosecond that are thought to be computed where 
 class Told:
     """The evidence of one engine core."""
 
-    __slots__ = ("_heights", "_lag_ns", "_ranks", "_rate", "_times", "counts_prompts", "last_ns", "missing", "says_who")
+    __slots__ = ("_heights", "_lag_ns", "_ranks", "_rate", "_times", "counts_prompts", "missing", "says_who")
 
     def __init__(self) -> None:
-        self.last_ns = 0  # when the last step ended, once there was one
         self.missing: dict[Work, int] = {}  # of whom the engine has not said that the prompt is done, and of how many choices
         self.says_who = False  # it says whose prompts are done
         self.counts_prompts = False  # it says of each step how many prompt tokens were computed
@@ -48,15 +47,15 @@ class Told:
         began_ns = step.t_ns - (step.took_ns or 0)
         if not self._ranks:
             first_ns = began_ns if step.took_ns else min(busy_since_ns, step.t_ns)
-            self.last_ns, self._times, self._heights = step.t_ns, [first_ns], [0.0]
+            self._times, self._heights = [first_ns], [0.0]
         self._ranks.add(step.rank)
         self.counts_prompts = step.prefill_tokens is not None
         tokens, before_ns = step.prefill_tokens or 0, self._times[-1]
         height, since_ns = self._heights[-1] + tokens, step.t_ns - before_ns
-        if tokens and since_ns > 0:
-            rate = min(tokens / min(since_ns, step.took_ns or since_ns), FASTEST)
-            self._rate = KEEP * self._rate + (1 - KEEP) * rate if self._rate else rate
         if since_ns > 0:
+            if tokens:
+                rate = min(tokens / min(since_ns, step.took_ns or since_ns), FASTEST)
+                self._rate = KEEP * self._rate + (1 - KEEP) * rate if self._rate else rate
             if before_ns < began_ns < step.t_ns:
                 self._times.append(began_ns)
                 self._heights.append(self._heights[-1])
@@ -64,7 +63,11 @@ class Told:
             self._heights.append(height)
         else:
             self._heights[-1] = height
-        self.last_ns = max(self.last_ns, step.t_ns)
+
+    @property
+    def last_ns(self) -> int:
+        """When the last step ended, once there was one."""
+        return self._times[-1] if self._times else 0
 
     def is_believed(self, t_ns: int, busy_since_ns: int) -> bool:
         """Whether steps are still being told at `t_ns`, if somebody has run since then. Two cores in one pool tell of two clocks."""
