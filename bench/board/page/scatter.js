@@ -40,7 +40,7 @@ function scatter(rows) {
   const front = paretoFront(points.filter((point) => point.row.stands)); // the best of many repeats would be the luckiest
   const best = new Set(front);
   const label =
-    `Energy per output token against ${ordinal(p)} inter-token latency: ${points.length} configurations, ${front.length} on the Pareto front. ` +
+    `Energy per output token against ${ordinal(p)} inter-token latency: ${points.length} runs, ${front.length} on the Pareto front. ` +
     "The table below has the same numbers.";
   return drawing(
     label,
