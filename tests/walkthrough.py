@@ -18,6 +18,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+# Read once: pages are played in threads, and pytest names each test that begins in os.environ, which cannot be read meanwhile.
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("PERJOULE_", "OTEL_"))}
 PATIENCE_S = 240
 GOODBYE_S = 3.0
 PORTS = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}|(?<=--port )\d{4,5}")
@@ -76,9 +78,8 @@ def play(page: Path, folder: Path, ports: Mapping[str, str] | None = None, words
     for word, instead in (words or {}).items():
         text = text.replace(word, instead)
     text = with_free_ports(text, ports or {})
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PERJOULE_", "OTEL_"))}
-    environ |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}", "HOME": str(folder),
-                "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
+    environ = ENVIRON | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{ENVIRON['PATH']}", "HOME": str(folder),
+                         "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
     with (folder / "shell").open("wb") as said:
         shell = subprocess.Popen(["bash", "-c", text], cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                                  start_new_session=True)
