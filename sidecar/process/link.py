@@ -4,34 +4,34 @@ requests end as errored."""
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from operator import itemgetter
+from typing import Any, cast
 
 from perjoule.sidecar.dialects.jobs import Kind as JobKind
 from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity
 from perjoule.sidecar.process.shared_desk import SharedDesk
-from perjoule.sidecar.process.wire import Kind, Messages, asked_of, facts_of, look_of, message, opened_of, seen_of
-from perjoule.sidecar.record import RequestFacts, TokenSource
+from perjoule.sidecar.process.wire import Kind, Messages, asked_of, batch, facts_of, look_of, message, opened_of, seen_of
+from perjoule.sidecar.record import FACTS, RequestFacts, TokenSource
+
+MOST_AT_ONCE = 16  # replies that are sent together; more, and the first of them would wait for a millisecond
+
+_who = itemgetter(FACTS.index("record_id"), FACTS.index("request_id"), FACTS.index("tenant"))
 
 logger = logging.getLogger("perjoule")
 
 
-class Begun(NamedTuple):
-    """What the desk is told of a worker's request."""
+@dataclass(slots=True)
+class Running:
+    """A worker's request that runs: what the desk is told of it, and what is recorded if the worker dies."""
 
     identity: Identity
     asked: Asked
-
-
-@dataclass(slots=True)
-class Running:
-    """A worker's request that runs, and what is recorded of it if the worker dies."""
-
-    record_id: str
     begun_ns: int
-    said: dict[str, Any]  # its facts at the beginning
+    said: list[Any]  # its facts at the beginning, unread
     frames: int = 0
 
     def facts(self, t_ns: int) -> RequestFacts:
@@ -51,6 +51,12 @@ class Link(asyncio.Protocol):
         self._running: dict[int, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._latest_ns = 0  # of what it told; a worker's times come in order
+        self._reads = False  # what is said meanwhile is sent together
+        self._replies: list[bytes] = []
+        self._takes: dict[int, Callable[..., None]] = {
+            Kind.BEGUN: self._begins, Kind.PROMPT: self._has_prompt, Kind.FRAMES: self._shows, Kind.ENDED: self._ends, Kind.ASK: self._ask,
+            Kind.FIND: self._find, Kind.ADMIT: self._admit, Kind.FAILED: desk.failed, Kind.OUTLIVES: self._outlives, Kind.SAW: self._saw,
+            Kind.REMOVED: desk.removed, Kind.VIEW: self._view}
 
     @property
     def in_flight(self) -> int:
@@ -59,8 +65,9 @@ class Link(asyncio.Protocol):
 
     def say(self, kind: Kind, *said: Any) -> None:
         """Tell the worker."""
-        if self._transport is not None:
-            self._transport.write(message(kind, *said))
+        self._replies.append(message(kind, *said))
+        if not self._reads or len(self._replies) == MOST_AT_ONCE:
+            self._send()
 
     # asyncio.Protocol
 
@@ -68,12 +75,19 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        for kind, said in self._messages.feed(data):
+        told, self._reads = self._messages.feed(data), True
+        for kind, said in told:
             try:
-                self._take(kind, said)
+                if (take := self._takes.get(kind)) is not None:
+                    take(*said)
+                else:
+                    self._heard(Kind(kind))
             except Exception:
                 self._desk.failed()
                 logger.exception("what a worker said could not be metered")
+        self._reads = False
+        if self._replies:
+            self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -84,50 +98,24 @@ class Link(asyncio.Protocol):
 
     # what it says
 
-    def _take(self, kind: Kind, said: Any) -> None:
-        desk = self._desk
-        if kind is Kind.FRAMES:
-            for i in range(0, len(said), 3):
-                desk.put(said[i + 1], self._shown, said[i], said[i + 2])
-            self._latest_ns = said[-2]
-        elif kind is Kind.BEGUN:
-            number, t_ns, rank, asked, facts = said
-            identity = Identity(facts["record_id"], facts["request_id"], facts["tenant"], rank=rank)
-            self._running[number], self._latest_ns = Running(identity.record_id, t_ns, facts), t_ns
-            desk.put(t_ns, self._begun, Begun(identity, asked_of(asked)))
-        elif kind is Kind.PROMPT:
-            desk.put(self._latest_ns, self._prompt, *said)
-        elif kind is Kind.ENDED:
-            number, t_ns, facts = said
-            self._latest_ns = t_ns
-            desk.put(t_ns, self._ended, number, facts_of(facts))
-        elif kind is Kind.ASK:
-            self._ask(*said)
-        elif kind is Kind.FIND:
-            self._answer(kind, *said)
-        elif kind in (Kind.OUTLIVES, Kind.SAW, Kind.REMOVED, Kind.VIEW):
-            self._take_of_job(kind, said)
-        elif kind is Kind.ADMIT:
-            question, t_ns, name = said
-            self.say(Kind.ADMITTED, question, desk.limits.admit(name, t_ns))
-        elif kind is Kind.FAILED:
-            desk.failed()
-        else:
-            self._heard(kind)
+    def _begins(self, number: int, t_ns: int, rank: int | None, asked: list[Any], facts: list[Any]) -> None:
+        record_id, request_id, tenant = _who(facts)
+        running = Running(Identity(record_id, request_id, tenant, None, None, None, rank), asked_of(asked), t_ns, facts)
+        self._running[number], self._latest_ns = running, t_ns
+        self._desk.put(t_ns, self._begun, running)
 
-    def _take_of_job(self, kind: Kind, said: Any) -> None:
-        """A job is nobody's request any more: it is kept here, and goes on if the worker dies."""
-        if kind is Kind.OUTLIVES:
-            number, t_ns, facts, opened = said
-            self._desk.put(t_ns, self._outlived, number)
-            self._desk.outlives(facts_of(facts), opened_of(opened), t_ns)
-        elif kind is Kind.SAW:
-            job_kind, job_id, seen, t_ns = said
-            self._desk.saw(JobKind(job_kind), job_id, seen_of(seen), t_ns)
-        elif kind is Kind.REMOVED:
-            self._desk.removed(*said)
-        else:
-            self._answer(kind, *said)
+    def _has_prompt(self, number: int, tokens: int, cached: int) -> None:
+        self._desk.put(self._latest_ns, self._prompt, number, tokens, cached)
+
+    def _shows(self, told: "array[int]") -> None:
+        put, shown = self._desk.put, self._shown
+        for i in range(0, len(told), 3):
+            put(told[i + 1], shown, told[i], told[i + 2])
+        self._latest_ns = told[-2]
+
+    def _ends(self, number: int, t_ns: int, facts: list[Any]) -> None:
+        self._latest_ns = t_ns
+        self._desk.put(t_ns, self._ended, number, facts_of(facts))
 
     def _ask(self, record_id: str, t_ns: int, settled: bool) -> None:
         self._desk.catch_up(t_ns)
@@ -137,16 +125,35 @@ class Link(asyncio.Protocol):
             self.say(Kind.TOLD, record_id, None)
             raise
 
-    def _begun(self, t_ns: int, begun: Begun) -> None:
-        self._desk.begin(begun, t_ns)
+    def _admit(self, question: int, t_ns: int, name: str) -> None:
+        self.say(Kind.ADMITTED, question, self._desk.limits.admit(name, t_ns))
+
+    def _outlives(self, number: int, t_ns: int, facts: list[Any], opened: list[Any]) -> None:
+        """A job is nobody's request any more: it is kept here, and goes on if the worker dies."""
+        self._desk.put(t_ns, self._outlived, number)
+        self._desk.outlives(facts_of(facts), opened_of(opened), t_ns)
+
+    def _saw(self, kind: str, job_id: str, seen: list[Any], t_ns: int) -> None:
+        self._desk.saw(JobKind(kind), job_id, seen_of(seen), t_ns)
+
+    def _find(self, question: int, any_id: str) -> None:
+        self._answer(Kind.FOUND, question, self._desk.find(any_id))
+
+    def _view(self, question: int, look: list[Any]) -> None:
+        self._answer(Kind.VIEWED, question, self._desk.view(look_of(look)))
+
+    # what it said, in its turn
+
+    def _begun(self, t_ns: int, running: Running) -> None:
+        self._desk.begin(running, t_ns)
 
     def _shown(self, t_ns: int, number: int, count: int) -> None:
         running = self._running[number]
         running.frames += count
-        self._desk.tokens(running.record_id, t_ns, count)
+        self._desk.tokens(running.identity.record_id, t_ns, count)
 
     def _prompt(self, _: int, number: int, tokens: int, cached: int) -> None:
-        self._desk.prompt(self._running[number].record_id, tokens, cached)
+        self._desk.prompt(self._running[number].identity.record_id, tokens, cached)
 
     def _ended(self, t_ns: int, number: int, facts: RequestFacts) -> None:
         del self._running[number]
@@ -159,19 +166,20 @@ class Link(asyncio.Protocol):
     def _outlived(self, _: int, number: int) -> None:
         del self._running[number]
 
-    def _answer(self, kind: Kind, question: int, asked: Any) -> None:
-        task = asyncio.ensure_future(self._find(question, asked) if kind is Kind.FIND else self._view(question, asked))
+    # answers
+
+    def _answer(self, kind: Kind, question: int, finding: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(self._once_found(kind, question, finding))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _find(self, question: int, any_id: str) -> None:
+    async def _once_found(self, kind: Kind, question: int, finding: Coroutine[Any, Any, Any]) -> None:
         try:
-            self.say(Kind.FOUND, question, await self._desk.find(any_id), None)
+            self.say(kind, question, await finding, None)
         except OSError as error:
-            self.say(Kind.FOUND, question, None, str(error))
+            self.say(kind, question, None, str(error))
 
-    async def _view(self, question: int, look: dict[str, Any]) -> None:
-        try:
-            self.say(Kind.VIEWED, question, await self._desk.view(look_of(look)), None)
-        except OSError as error:
-            self.say(Kind.VIEWED, question, None, str(error))
+    def _send(self) -> None:
+        replies, self._replies = self._replies, []
+        if self._transport is not None:
+            self._transport.write(batch(replies))

@@ -11,7 +11,7 @@ from perjoule.sidecar.dialects.jobs import Kind as JobKind
 from perjoule.sidecar.dialects.jobs import Look, Opened, Seen
 from perjoule.sidecar.dialects.jobwatch import View
 from perjoule.sidecar.dialects.watch import Watch
-from perjoule.sidecar.process.wire import Kind, charge_of, frames, message, refusal_of, view_of
+from perjoule.sidecar.process.wire import Kind, batch, charge_of, frames, message, refusal_of, view_of
 from perjoule.sidecar.record import Charge, Outcome, RequestFacts
 from perjoule.sidecar.units import NS_PER_MS
 
@@ -27,13 +27,15 @@ class RemoteDesk:
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
-        self._out = bytearray()
+        self._out: list[bytes] = []  # what is ready to be sent
+        self._messages: list[bytes] = []  # what was told after it, and before the frames
         self._frames = array("q")
         self._places: dict[int, int] = {}  # where in it the latest of a request is
-        self._flush: asyncio.TimerHandle | None = None
+        self._timed = False  # whether what is told will be sent by a timer
         self._count = count(1)
         self._numbers: dict[str, int] = {}  # of the requests that run
-        self._asking: dict[str, tuple[Callable[[Charge | None], None], asyncio.TimerHandle]] = {}
+        self._asking: dict[str, tuple[Callable[[Charge | None], None], float]] = {}  # whom to tell, and until when; in order
+        self._limited = False  # whether a timer looks after them
         self._questions: dict[int, asyncio.Future[list[Any]]] = {}
 
     # what a relay asks and a watch tells
@@ -64,8 +66,8 @@ class RemoteDesk:
             return
         self._places[number] = len(frames)
         frames.extend((number, t_ns, count))
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        if not self._timed:
+            self._flush_soon()
 
     def end(self, facts: RequestFacts, t_ns: int) -> None:
         """It has ended."""
@@ -96,8 +98,11 @@ class RemoteDesk:
 
     def ask(self, record_id: str, t_ns: int, tell: Callable[[Charge | None], None], *, settled: bool) -> None:
         """`tell` the charge of a request that has just ended, None if the meter does not answer."""
-        limit = asyncio.get_running_loop().call_later(ANSWER_LIMIT_S, self._tell, record_id, None)
-        self._asking[record_id] = tell, limit
+        loop = asyncio.get_running_loop()
+        self._asking[record_id] = tell, loop.time() + ANSWER_LIMIT_S
+        if not self._limited:
+            self._limited = True
+            loop.call_later(ANSWER_LIMIT_S, self._give_up)
         self._say(Kind.ASK, record_id, t_ns, settled)
         self.flush()
 
@@ -117,9 +122,9 @@ class RemoteDesk:
 
     # from the wire
 
-    def heard(self, kind: Kind, said: Any) -> None:
+    def heard(self, kind: int, said: list[Any]) -> None:
         """An answer of the meter."""
-        if kind is Kind.TOLD:
+        if kind == Kind.TOLD:
             self._tell(said[0], None if said[1] is None else charge_of(said[1]))
         elif (waiting := self._questions.pop(said[0], None)) is not None and not waiting.done():
             waiting.set_result(said[1:])
@@ -136,29 +141,49 @@ class RemoteDesk:
 
     def flush(self) -> None:
         """Send what has been told."""
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-        self._close_frames()
-        out, self._out = self._out, bytearray()
-        self._send(bytes(out))
+        self._close()
+        if self._out:
+            out, self._out = self._out, []
+            self._send(b"".join(out))
 
     def _say(self, kind: Kind, *said: Any) -> None:
-        self._close_frames()  # so that everything stays in order
-        self._out += message(kind, *said)
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-
-    def _close_frames(self) -> None:
         if self._frames:
-            self._out += frames(self._frames)
+            self._close()  # so that everything stays in order
+        self._messages.append(message(kind, *said))
+        if not self._timed:
+            self._flush_soon()
+
+    def _close(self) -> None:
+        """What was told is put into bytes: the messages, and the frames since the last of them."""
+        if self._messages:
+            self._out.append(batch(self._messages))
+            self._messages = []
+        if self._frames:
+            self._out.append(frames(self._frames))
             self._frames = array("q")
             self._places.clear()
 
+    def _flush_soon(self) -> None:
+        self._timed = True
+        asyncio.get_running_loop().call_later(FLUSH_S, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._timed = False
+        self.flush()
+
+    def _give_up(self) -> None:
+        """Nobody waits for longer than the limit: one timer for all, which goes on to the limit of the next."""
+        loop = asyncio.get_running_loop()
+        for record_id, (_, until_s) in self._asking.items():
+            if until_s > loop.time():
+                loop.call_at(until_s, self._give_up)
+                return
+            loop.call_soon(self._tell, record_id, None)
+        self._limited = False
+
     def _tell(self, record_id: str, charge: Charge | None) -> None:
-        tell, limit = self._asking.pop(record_id, (None, None))
-        if tell is not None and limit is not None:
-            limit.cancel()
+        tell, _ = self._asking.pop(record_id, (None, 0.0))
+        if tell is not None:
             tell(charge)
 
     async def _answer(self, kind: Kind, *said: Any) -> list[Any]:

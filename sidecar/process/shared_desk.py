@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from perjoule.sidecar.access.limits import Limits
+from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.ports import Reading, Step
 from perjoule.sidecar.process.desk import Desk
 from perjoule.sidecar.process.in_order import InOrder
-from perjoule.sidecar.record import RequestFacts
+from perjoule.sidecar.record import EnergyRecord, RequestFacts
+from perjoule.sidecar.records.recent import Recent
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
 HOLD_NS = 15 * NS_PER_MS  # a worker sends what it has after 5 ms; then there are the wire and a busy machine
@@ -20,8 +23,9 @@ logger = logging.getLogger("perjoule")
 class SharedDesk(Desk):
     """A Desk to which events come from links as well."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[EnergyRecord], None],
+                 find_stored: Callable[[str], Awaitable[dict[str, Any] | None]], limits: Limits | None = None) -> None:
+        super().__init__(meter, recent, deliver, find_stored, limits)
         self._order = InOrder()
         self._due: asyncio.TimerHandle | None = None
 
@@ -46,7 +50,7 @@ class SharedDesk(Desk):
 
     def step(self, step: Step) -> None:
         """The engine has told of a step."""
-        self.put(step.t_ns, lambda _: super(SharedDesk, self).step(step))
+        self.put(step.t_ns, lambda _: self.meter.step(step))
 
     def tick(self, t_ns: int) -> None:
         """Time has passed."""

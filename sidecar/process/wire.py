@@ -1,13 +1,16 @@
-"""What a worker process and the meter say to each other, as bytes: framed messages, and the frames of streams by the dozen.
+"""What a worker process and the meter say to each other, as bytes: messages by the batch, and the frames of streams by the dozen.
 
-A message is its kind (1 byte), its length (4 bytes) and its body: JSON, but for FRAMES, which are triples of 64-bit integers
-(number, t_ns, count). A request is named by a number that its worker gave it. Both ends are of one build: there are no versions.
+A batch is one byte, its length (4 bytes) and its body: a JSON list of messages, or triples of 64-bit integers (number, t_ns, count). A
+message is its kind and the list of what is said; dataclasses are lists of their values in the order of their fields. A request is named
+by a number that its worker gave it. Both ends are of one build: there are no versions.
 """
 
 import struct
 from array import array
-from collections.abc import Callable
-from enum import IntEnum
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from enum import IntEnum, StrEnum
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import orjson
@@ -23,9 +26,9 @@ from perjoule.sidecar.record import Charge, Outcome, RequestFacts, Status, Token
 
 T = TypeVar("T")
 _HEAD = struct.Struct("<BI")
-_READ_AS: dict[str, Callable[..., Any]] = {
-    "outcome": Outcome, "input_source": TokenSource, "output_source": TokenSource, "status": Status, "devices": tuple,
-    "unit": Unit, "units_source": UnitSource, "makes": lambda said: _read(Product, said)}
+_MESSAGES, _FRAMES = 0, 1
+_VALUES = {of: attrgetter(*(field.name for field in fields(of)))
+           for of in (RequestFacts, Charge, Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}
 
 
 class Kind(IntEnum):
@@ -56,15 +59,20 @@ class Kind(IntEnum):
 
 
 def message(kind: Kind, *said: Any) -> bytes:
-    """One message with a JSON body; dataclasses are objects of their fields."""
-    body = orjson.dumps(said)
-    return _HEAD.pack(kind, len(body)) + body
+    """One message of a batch."""
+    return orjson.dumps((kind, said), _values, orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def batch(messages: Sequence[bytes]) -> bytes:
+    """What is sent to say all of these."""
+    body = b"[" + b",".join(messages) + b"]"
+    return _HEAD.pack(_MESSAGES, len(body)) + body
 
 
 def frames(triples: "array[int]") -> bytes:
-    """The FRAMES message of an array of 64-bit integers."""
+    """What is sent to say FRAMES of an array of 64-bit integers."""
     body = triples.tobytes()
-    return _HEAD.pack(Kind.FRAMES, len(body)) + body
+    return _HEAD.pack(_FRAMES, len(body)) + body
 
 
 class Messages:
@@ -75,66 +83,103 @@ class Messages:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[tuple[Kind, Any]]:
-        """The messages that are whole now: kind and what is said, for FRAMES the array."""
-        data = self._rest + data
-        found: list[tuple[Kind, Any]] = []
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that are whole now: kind (a number) and the list of what is said, for FRAMES the array."""
+        if self._rest:
+            data = self._rest + data
+        found: list[Any] = []
         at, size = 0, len(data)
         while size - at >= _HEAD.size:
-            kind, length = _HEAD.unpack_from(data, at)
+            what, length = _HEAD.unpack_from(data, at)
             end = at + _HEAD.size + length
             if end > size:
                 break
             body = data[at + _HEAD.size:end]
-            found.append((Kind(kind), array("q", body) if kind == Kind.FRAMES else orjson.loads(body)))
+            if what == _FRAMES:
+                found.append((Kind.FRAMES, (array("q", body),)))
+            else:
+                found += orjson.loads(body)
             at = end
         self._rest = data[at:]
         return found
 
 
-def _read(of: Callable[..., T], said: dict[str, Any]) -> T:
-    return of(**{name: _READ_AS[name](value) if name in _READ_AS and value is not None else value for name, value in said.items()})
+def _values(of: Any) -> Any:
+    return _VALUES[type(of)](of)
 
 
-def facts_of(said: dict[str, Any]) -> RequestFacts:
-    """The facts that a message holds."""
-    return _read(RequestFacts, said)
+def _mended(of: type[Any], **by: Callable[[Any], Any]) -> list[tuple[int, Callable[[Any], Any]]]:
+    """The places of those fields that JSON does not keep as they are, and what makes them so again."""
+    names = [field.name for field in fields(of)]
+    return [(names.index(name), mend) for name, mend in by.items()]
 
 
-def charge_of(said: dict[str, Any]) -> Charge:
+def _words(kind: type[StrEnum]) -> Callable[[Any], Any]:
+    words: dict[str | None, StrEnum | None] = {None: None, **{each.value: each for each in kind}}
+    return words.__getitem__
+
+
+def _tuples(said: list[Any]) -> tuple[Any, ...]:
+    return tuple(map(tuple, said))
+
+
+def _product(said: list[Any] | None) -> Product | None:
+    return None if said is None else _read(Product, said, _PRODUCT)
+
+
+_PRODUCT = _mended(Product, unit=_words(Unit), units_source=_words(UnitSource))
+_FACTS = _mended(RequestFacts, outcome=_words(Outcome), input_source=_words(TokenSource), output_source=_words(TokenSource),
+                 unit=_words(Unit), units_source=_words(UnitSource))
+_CHARGE = _mended(Charge, status=_words(Status), devices=tuple)
+_ASKED = _mended(Asked, makes=_product)
+
+
+def _read(of: Callable[..., T], said: list[Any], mended: list[tuple[int, Callable[[Any], Any]]]) -> T:
+    for place, mend in mended:
+        said[place] = mend(said[place])
+    return of(*said)
+
+
+def facts_of(said: list[Any]) -> RequestFacts:
+    """The facts that a message holds; like all of these, it uses up what was said."""
+    return _read(RequestFacts, said, _FACTS)
+
+
+def charge_of(said: list[Any]) -> Charge:
     """The charge that a message holds."""
-    return _read(Charge, said)
+    return _read(Charge, said, _CHARGE)
 
 
-def asked_of(said: dict[str, Any]) -> Asked:
+def asked_of(said: list[Any]) -> Asked:
     """What a request asked for, as a message holds it."""
-    return _read(Asked, said)
+    return _read(Asked, said, _ASKED)
 
 
-def opened_of(said: dict[str, Any]) -> Opened:
+def opened_of(said: list[Any]) -> Opened:
     """The job that a message names."""
-    return Opened(JobKind(said["kind"]), said["id"], said["base"], tuple(map(tuple, said["credential"])))
+    kind, job_id, base, credential = said
+    return Opened(JobKind(kind), job_id, base, _tuples(credential))
 
 
-def look_of(said: dict[str, Any]) -> Look:
+def look_of(said: list[Any]) -> Look:
     """The look at a job that a message holds."""
-    return Look(JobKind(said["kind"]), said["id"], Verb(said["verb"]))
+    kind, job_id, verb = said
+    return Look(JobKind(kind), job_id, Verb(verb))
 
 
-def seen_of(said: dict[str, Any]) -> Seen:
+def seen_of(said: list[Any]) -> Seen:
     """What a message says was seen of a job."""
-    ended, usage = said["ended_unix_ns"], said["usage"]
-    return Seen(**{**said, "state": State(said["state"]), "ended_unix_ns": None if ended is None else tuple(ended),
-                   "usage": None if usage is None else Usage(**usage)})
+    state, error, began, ended, usage = said
+    return Seen(State(state), error, began, None if ended is None else tuple(ended), None if usage is None else Usage(*usage))
 
 
-def view_of(said: dict[str, Any]) -> View:
+def view_of(said: list[Any]) -> View:
     """What a message says of a job's record."""
-    told = said["told"]
-    made = None if said["made"] is None else _read(Product, said["made"])
-    return View(said["record_id"], said["tenant"], said["since_ns"], None if told is None else (charge_of(told[0]), told[1]), made)
+    record_id, tenant, since_ns, told, made = said
+    return View(record_id, tenant, since_ns, None if told is None else (charge_of(told[0]), told[1]), _product(made))
 
 
-def refusal_of(said: dict[str, Any]) -> Refusal:
+def refusal_of(said: list[Any]) -> Refusal:
     """The refusal that a message holds."""
-    return Refusal(**{**said, "fields": tuple(map(tuple, said["fields"]))})
+    status, kind, text, named = said
+    return Refusal(status, kind, text, _tuples(named))

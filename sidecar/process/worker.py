@@ -15,7 +15,7 @@ from typing import Any, cast
 from perjoule.sidecar.process import interpreter
 from perjoule.sidecar.process.remote_desk import RemoteDesk
 from perjoule.sidecar.process.traffic import Traffic
-from perjoule.sidecar.process.wire import Kind, Messages, message
+from perjoule.sidecar.process.wire import Kind, Messages, batch, message
 from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.settings.credentials import load
 
@@ -44,11 +44,11 @@ class Worker(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for kind, said in self._messages.feed(data):
-            if kind is Kind.SETTINGS:
+            if kind == Kind.SETTINGS:
                 self._then(self._go_by(*said))
-            elif kind is Kind.DRAIN:
+            elif kind == Kind.DRAIN:
                 self._then(self._drain())
-            elif kind is Kind.CUT:
+            elif kind == Kind.CUT:
                 self._at_once.set()
             else:
                 self._desk.heard(kind, said)
@@ -68,7 +68,7 @@ class Worker(asyncio.Protocol):
             self._traffic = Traffic(config, doors, self._desk, tracing=tracing, engine=engine)
             await self._traffic.open(self._listening)
             interpreter.settle()
-            self._send(message(Kind.LISTENING))
+            self._send(batch([message(Kind.LISTENING)]))
         else:
             self._traffic.know_engine(engine)
             await self._traffic.reconfigure(config, doors)
@@ -78,7 +78,7 @@ class Worker(asyncio.Protocol):
             await self._traffic.drain(self._at_once)
             await self._traffic.close()
         self._desk.flush()
-        self._send(message(Kind.DRAINED))
+        self._send(batch([message(Kind.DRAINED)]))
         self.over.set()
 
     def _then(self, what: Any) -> None:

@@ -12,11 +12,11 @@ from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity, Watch
 from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.ports import Device
-from perjoule.sidecar.process.link import Link
+from perjoule.sidecar.process.link import MOST_AT_ONCE, Link
 from perjoule.sidecar.process.remote_desk import RemoteDesk
 from perjoule.sidecar.process.shared_desk import SharedDesk
 from perjoule.sidecar.process.wire import Kind, Messages
-from perjoule.sidecar.record import Outcome, Status
+from perjoule.sidecar.record import Outcome, RequestFacts, Status
 from perjoule.sidecar.records.recent import Recent
 
 T_NS = 10**12
@@ -46,6 +46,18 @@ def begin(desk, record_id="r"):
     watch = Watch(desk, endpoint_of("POST", "/v1/chat/completions"), Asked(), Identity(record_id, "mine"), "vllm", T_NS, 10**18)
     watch.begin(T_NS)
     return watch
+
+
+class Keeping:
+    """A transport that keeps what is written to it."""
+
+    def __init__(self, written):
+        self.write = written.append
+
+
+def facts_at_the_end(record_id):
+    """Of a request that `begin` began."""
+    return RequestFacts(record_id, "mine", 10**18, 9, Outcome.COMPLETED, "chat.completions", "vllm", True)
 
 
 async def test_the_last_of_a_budget_is_taken_once():
@@ -107,9 +119,66 @@ async def test_frames_of_a_moment_are_told_as_one():
         desk.tokens("r", T_NS + t_us * 1000, 1)
         desk.tokens("s", T_NS + t_us * 1000, 2)
     desk.flush()
-    ((_, told),) = [each for each in Messages().feed(bytes(wire)) if each[0] is Kind.FRAMES]
+    ((told,),) = [said for kind, said in Messages().feed(bytes(wire)) if kind == Kind.FRAMES]
     triples = [(told[i], (told[i + 1] - T_NS) // 1000, told[i + 2]) for i in range(0, len(told), 3)]
     assert triples == [(1, 0, 3), (2, 0, 6), (1, 1000, 1), (2, 1000, 2), (1, 5000, 1), (2, 5000, 2)]
+
+
+async def test_what_is_told_stays_in_order_and_is_answered_together():
+    """Frames before and after what else is said of their request go out as one, and so do the charges of two that ended."""
+    sent, told, records = [], [], []
+    desk, link, shared = pair()
+    shared._deliver = records.append
+    desk._send = sent.append
+    for record_id in "rs":
+        begin(desk, record_id)
+    for record_id in "rs":
+        desk.tokens(record_id, T_NS + 3, 2)
+        desk.prompt(record_id, 5, 0)
+        desk.tokens(record_id, T_NS + 5, 1)
+    desk.flush()
+    assert [kind for kind, _ in Messages().feed(b"".join(sent))] == [
+        Kind.BEGUN, Kind.BEGUN, Kind.FRAMES, Kind.PROMPT, Kind.FRAMES, Kind.PROMPT, Kind.FRAMES]
+    for record_id in "rs":
+        desk.end(facts_at_the_end(record_id), T_NS + 9)
+        desk.ask(record_id, T_NS + 9, told.append, settled=False)
+    answers = []
+    link.connection_made(Keeping(answers))
+    link.data_received(b"".join(sent))
+    assert [[kind for kind, _ in Messages().feed(answer)] for answer in answers] == [[Kind.TOLD, Kind.TOLD]]
+    assert [record.facts.record_id for record in records] == ["r", "s"]
+    assert shared.failures == 0
+
+
+async def test_no_answer_waits_for_more_than_a_few_others():
+    """However many have asked while the meter was busy, each of them is told, and the first before the last is looked at."""
+    sent, answers = [], []
+    desk, link, _ = pair()
+    desk._send = sent.append
+    for number in range(MOST_AT_ONCE + 2):
+        desk.ask(f"r{number}", T_NS, print, settled=False)
+    link.connection_made(Keeping(answers))
+    link.data_received(b"".join(sent))
+    told = [[said[0] for _, said in Messages().feed(answer)] for answer in answers]
+    assert list(map(len, told)) == [MOST_AT_ONCE, 2]
+    assert [*told[0], *told[1]] == [f"r{number}" for number in range(MOST_AT_ONCE + 2)]
+
+
+async def test_a_meter_that_does_not_answer_keeps_nobody(monkeypatch):
+    """Each client waits as long as it may and no longer, whether others ask meanwhile or not; a late answer is told to nobody."""
+    monkeypatch.setattr("perjoule.sidecar.process.remote_desk.ANSWER_LIMIT_S", 0.1)
+    desk, loop, told = RemoteDesk(lambda data: None), asyncio.get_running_loop(), {}
+    begun_s = loop.time()
+    for place, record_id in enumerate("rstu"):
+        desk.ask(record_id, T_NS, lambda charge, who=record_id: told.setdefault(who, (charge, loop.time())), settled=False)
+        await asyncio.sleep(0.03 if place < 3 else 0.3)
+    desk.heard(Kind.TOLD, ["r", None])
+    desk.ask("v", T_NS, lambda charge: told.setdefault("v", (charge, loop.time())), settled=False)
+    again_s = loop.time()
+    await asyncio.sleep(0.3)
+    assert [(who, charge) for who, (charge, _) in told.items()] == [(who, None) for who in "rstuv"]
+    waited_s = [told[who][1] - begun_s - 0.03 * place for place, who in enumerate("rstu")] + [told["v"][1] - again_s]
+    assert all(0.09 <= waited < 0.28 for waited in waited_s), waited_s
 
 
 async def test_nobody_waits_for_a_meter_that_is_gone():
