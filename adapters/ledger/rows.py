@@ -1,5 +1,6 @@
 """A record as a row of the ledger, and what some rows add to the sums by minute, hour and day."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
@@ -21,10 +22,10 @@ def row_of(record: EnergyRecord) -> Row:
     return {
         "record_id": facts.record_id, "request_id": _text(facts.request_id), "instance_id": record.instance_id, "sequence": record.sequence,
         "arrival_unix_ns": facts.arrival_unix_ns, "duration_ns": facts.end_ns, "tenant": _text(facts.tenant) or None,
-        "model": _text(facts.model) or None, "engine": facts.engine, "endpoint": facts.endpoint, "outcome": facts.outcome.value,
+        "model": _text(facts.model) or None, "engine": facts.engine, "endpoint": facts.endpoint, "outcome": str(facts.outcome),
         "http_status": facts.http_status, "input_tokens": facts.input_tokens, "output_tokens": facts.output_tokens,
         "energy_uj": charge.energy_uj, "active_uj": charge.active_uj, "prefill_uj": charge.prefill_uj, "decode_uj": charge.decode_uj,
-        "steady_uj": charge.steady_uj, "status": charge.status.value, "method": charge.method, "trace_id": facts.trace_id,
+        "steady_uj": charge.steady_uj, "status": str(charge.status), "method": charge.method, "trace_id": facts.trace_id,
         "record": record.as_text().decode()}
 
 
@@ -35,15 +36,18 @@ def _text(text: str | None) -> str | None:
 
 def sums_of(rows: Iterable[Row]) -> list[Row]:
     """What these rows add to `rollups`: whole minutes first, from them the hours, from them the days."""
-    minutes: dict[tuple[Any, ...], list[tuple[int | None, ...]]] = {}
+    alike: dict[tuple[Any, ...], list[tuple[int | None, ...]]] = defaultdict(list)
     for row in rows:
-        model, tenant, *names = _names_of(row)
-        key = row["arrival_unix_ns"] // (MINUTE_S * NS_PER_S), model or "", tenant or "", *names
-        minutes.setdefault(key, []).append((1, None if row["energy_uj"] is None else 1, *_numbers_of(row)))
+        alike[row["arrival_unix_ns"] // _MINUTE_NS, *_names_of(row)].append(_numbers_of(row))
+    minutes: dict[tuple[Any, ...], list[tuple[int | None, ...]]] = defaultdict(list)
+    for (minute, model, tenant, *names), numbers_of_each in alike.items():
+        columns = list(zip(*numbers_of_each, strict=True))
+        counts = len(numbers_of_each), len(numbers_of_each) - columns[_ENERGY].count(None)
+        minutes[minute, model or "", tenant or "", *names].append((*counts, *map(_sum, columns)))
     found, span_s, of_span = [], MINUTE_S, minutes
     while True:
         sums = {key: numbers[0] if len(numbers) == 1 else tuple(map(_sum, zip(*numbers, strict=True))) for key, numbers in of_span.items()}
-        found += [dict(zip(_KEYS, (span_s, key[0] * span_s * NS_PER_S, *key[1:], numbers[0], numbers[1] or 0, *numbers[2:]), strict=True))
+        found += [dict(zip(_KEYS, (span_s, key[0] * span_s * NS_PER_S, *key[1:], *numbers), strict=True))
                   for key, numbers in sorted(sums.items())]
         if span_s == DAY_S:
             return found
@@ -55,13 +59,18 @@ def sums_of(rows: Iterable[Row]) -> list[Row]:
 
 _names_of, _numbers_of = itemgetter(*GROUPS), itemgetter(*SUMS)
 _KEYS = ("span_s", "begin_unix_ns", *GROUPS, *COUNTS, *SUMS)
+_ENERGY = SUMS.index("energy_uj")
+_MINUTE_NS = MINUTE_S * NS_PER_S
 _NEXT_S = {MINUTE_S: HOUR_S, HOUR_S: DAY_S}
 
 
 def _sum(numbers: tuple[int | None, ...]) -> int | None:
     """The sum of what is known, None if nothing is."""
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
+    try:
+        return sum(numbers)  # type: ignore[arg-type]  # mostly all of them are known, and to look takes longer than to add
+    except TypeError:
+        known = [number for number in numbers if number is not None]
+        return sum(known) if known else None
 
 
 def added(a: int | None, b: int | None) -> int | None:

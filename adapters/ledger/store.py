@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from perjoule.adapters.ledger.database import BUSY_S, LedgerError, open_database
 from perjoule.adapters.ledger.queries import Queries
 from perjoule.adapters.ledger.retention import Retention
-from perjoule.adapters.ledger.rows import add_records, add_sums, row_of, sums_of
+from perjoule.adapters.ledger.rows import Row, add_records, add_sums, row_of, sums_of
 from perjoule.adapters.ledger.tables import HOUR_S, balances, records
 from perjoule.sidecar.record import Balance, EnergyRecord
 from perjoule.sidecar.units import NS_PER_S
@@ -42,14 +43,13 @@ class Ledger(Queries):
         Raises LedgerError (full disk, locked file, lost connection), and then has kept none of them; where the file was deleted or
         replaced, a new one is opened in its place, so that the next put may succeed.
         """
-        rows = {row["record_id"]: row for row in map(row_of, reversed(records_put))}  # of two with one id, the first
-        with self.database.writing() as connection:
-            for record_id in connection.scalars(KNOWN, {"record_ids": list(rows)}).all():
-                del rows[record_id]
-            if rows:
-                fresh = list(reversed(rows.values()))
-                add_records(connection, fresh)
-                add_sums(connection, sums_of(fresh))
+        rows = [row_of(record) for record in records_put]
+        try:
+            self._keep(rows)
+        except LedgerError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            self._keep(rows, look=True)  # some are there; to look every time would take a quarter of all that a put does
         self._since_dropped += len(records_put)
         if self._since_dropped >= DROP_EVERY:
             self._drop()
@@ -60,6 +60,14 @@ class Ledger(Queries):
         row: dict[str, Any] = {name: getattr(balance, name) for name in balances.columns.keys()}  # noqa: SIM118
         with self.database.writing() as connection:
             connection.execute(insert(balances), {**row, "status": balance.status.value})
+
+    def _keep(self, rows: list[Row], *, look: bool = False) -> None:
+        """Keep these rows; with `look` those that are not there yet."""
+        with self.database.writing() as connection:
+            fresh = _fresh(connection, rows) if look else rows
+            if fresh:
+                add_records(connection, fresh)
+                add_sums(connection, sums_of(fresh))
 
     def close(self) -> None:
         """Release the file or the connections."""
@@ -73,3 +81,11 @@ class Ledger(Queries):
             self._dropped_hour = hour
         self._retention.drop_excess(self.database)
         self.database.give_back()
+
+
+def _fresh(connection: Connection, rows: list[Row]) -> list[Row]:
+    """Those of which there is no record yet; of two with one id, the first."""
+    fresh = {row["record_id"]: row for row in reversed(rows)}
+    for record_id in connection.scalars(KNOWN, {"record_ids": list(fresh)}).all():
+        del fresh[record_id]
+    return list(reversed(fresh.values()))

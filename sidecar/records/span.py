@@ -5,9 +5,10 @@ many requests, and is written once: the model, the engine, the method, the board
 the SDK's.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from struct import Struct
+from typing import Any
 
 from perjoule.sidecar.dialects.endpoints import OPERATIONS
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts
@@ -19,6 +20,7 @@ UNSET, ERROR = b"\x7a\x00", b"\x18\x02"  # Span.status without a code; Status.co
 HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200  # Span.flags: it is known whether the parent is another process's, and it is
 _FIXED64 = Struct("<Q")
 _FIXED32 = Struct("<I")
+_TIMES = Struct("<cQcQ")
 _DOUBLE = Struct("<d")
 _UINT64 = (1 << 64) - 1
 
@@ -29,41 +31,49 @@ def span_bytes(record: EnergyRecord, trace_id: str, span_id: str) -> bytes:
     """The `Span` message of a record, ended and with its joules, under these ids (hex)."""
     facts, charge = record.facts, record.charge
     begin_ns, parent_id = facts.arrival_unix_ns, facts.parent_span_id
+    ids = f"0a10{trace_id}1208{span_id}"
     parts = [
-        b"\x0a\x10", bytes.fromhex(trace_id), b"\x12\x08", bytes.fromhex(span_id),
-        b"\x22\x08" + bytes.fromhex(parent_id) if parent_id else b"",
+        bytes.fromhex(f"{ids}2208{parent_id}" if parent_id else ids),
         _same_of_facts(facts.endpoint, facts.engine, facts.model, facts.streamed, facts.response_model, facts.finish_reason,
                        facts.http_status, facts.outcome, facts.error_type, facts.tenant, facts.input_source, facts.output_source),
-        b"\x39", _FIXED64.pack(begin_ns), b"\x41", _FIXED64.pack(begin_ns + facts.end_ns),
-        _text(Attribute.RECORD_ID, facts.record_id), _integer(Attribute.SEQUENCE, record.sequence),
-        _text(Attribute.REQUEST_ID, facts.request_id), _text(Attribute.GENAI_REQUEST_ID, facts.response_id or facts.request_id),
+        _TIMES.pack(b"\x39", begin_ns, b"\x41", begin_ns + facts.end_ns),
+        _text(_RECORD_ID, facts.record_id), _integer(_SEQUENCE, record.sequence),
+        _text(_REQUEST_ID, facts.request_id), _text(_GENAI_REQUEST_ID, facts.response_id or facts.request_id),
     ]
     if facts.response_id is not None:
-        parts.append(_text(Attribute.RESPONSE_ID, facts.response_id))
-    numbers = ((Attribute.INPUT_TOKENS, facts.input_tokens), (Attribute.CACHED_TOKENS, facts.cached_tokens),
-               (Attribute.OUTPUT_TOKENS, facts.output_tokens), (Attribute.REASONING_TOKENS, facts.reasoning_tokens))
-    parts += [_integer(name, number) for name, number in numbers if number is not None]
+        parts.append(_text(_RESPONSE_ID, facts.response_id))
+    if facts.input_tokens is not None:
+        parts.append(_integer(_INPUT_TOKENS, facts.input_tokens))
+    if facts.cached_tokens is not None:
+        parts.append(_integer(_CACHED_TOKENS, facts.cached_tokens))
+    if facts.output_tokens is not None:
+        parts.append(_integer(_OUTPUT_TOKENS, facts.output_tokens))
+    if facts.reasoning_tokens is not None:
+        parts.append(_integer(_REASONING_TOKENS, facts.reasoning_tokens))
     if facts.queue_ns is not None:
-        parts.append(_real(Attribute.QUEUE_SECONDS, seconds(facts.queue_ns)))
+        parts.append(_real(_QUEUE_SECONDS, seconds(facts.queue_ns)))
     parts += _energy(charge)
     if facts.unit is not None:
         parts += _units(facts, charge)
     if facts.job_id is not None:
-        parts.append(_text(Attribute.JOB_ID, facts.job_id))
+        parts.append(_text(_JOB_ID, facts.job_id))
     if facts.first_token_ns is not None:
-        parts += (_real(Attribute.TIME_TO_FIRST_CHUNK, seconds(facts.first_token_ns)),
-                  _FIRST_TOKEN, _FIXED64.pack(begin_ns + facts.first_token_ns))
-    parts += (_status(facts), b"\x85\x01", _FIXED32.pack(HAS_IS_REMOTE | (IS_REMOTE if parent_id else 0)))
+        parts += (_real(_TIME_TO_FIRST_CHUNK, seconds(facts.first_token_ns)), _FIRST_TOKEN, _FIXED64.pack(begin_ns + facts.first_token_ns))
+    parts += (UNSET if facts.outcome is not _ERRORED else _error(facts.error_type), _FLAGS_OF_CHILD if parent_id else _FLAGS)
     return b"".join(parts)
 
 
 def export_bytes(resource: Mapping[str, Value], schema_url: str, spans: Sequence[bytes]) -> bytes:
     """The `ExportTraceServiceRequest` message of spans of one resource."""
-    about = b"".join(_field(0x0A, _key_value(name, _any(value))) for name, value in resource.items())
-    scope = _field(0x0A, _field(0x0A, SCOPE.encode()))
-    scoped = b"".join((scope, *(_field(0x12, span) for span in spans), _field(0x1A, SCHEMA_URL.encode())))
+    about = _field(0x0A, b"".join(_field(0x0A, _key_value(name, _any(value))) for name, value in resource.items()))
+    scoped = [_field(0x0A, _field(0x0A, SCOPE.encode()))]
+    for span in spans:
+        scoped += (b"\x12", _varint(len(span)), span)
+    scoped.append(_field(0x1A, SCHEMA_URL.encode()))
+    scoped_size = sum(map(len, scoped))
+    opening = about + b"\x12" + _varint(scoped_size)
     schema = _field(0x1A, schema_url.encode()) if schema_url else b""
-    return _field(0x0A, _field(0x0A, about) + _field(0x12, scoped) + schema)
+    return b"".join((b"\x0a", _varint(len(opening) + scoped_size + len(schema)), opening, *scoped, schema))
 
 
 def span_name(endpoint: str, model: str | None) -> str:
@@ -102,35 +112,41 @@ def _energy(charge: Charge) -> list[bytes]:
     """The attributes of a charge; where no energy is known, its status alone."""
     if charge.energy_uj is None:
         return [_attributes({Attribute.ENERGY_STATUS: charge.status})]
-    amounts = ((Attribute.ENERGY_JOULES, charge.energy_uj), (Attribute.ACTIVE_JOULES, charge.active_uj),
-               (Attribute.PREFILL_JOULES, charge.prefill_uj), (Attribute.DECODE_JOULES, charge.decode_uj),
-               (Attribute.STEADY_JOULES, charge.steady_uj), (Attribute.UNCERTAINTY_JOULES, charge.uncertainty_uj))
-    parts = [_same_of_charge(charge.status, charge.method, charge.source, charge.settled, charge.boundary, charge.devices,
-                             charge.calibration_id),
-             _integer(Attribute.ENERGY_MICROJOULES, charge.energy_uj), _integer(Attribute.WINDOWS, charge.windows)]
-    parts += [_real(name, joules(uj)) for name, uj in amounts if uj is not None]
+    numbers: list[Any] = [_ENERGY_JOULES, joules(charge.energy_uj)]  # what stands before each, and it
+    if charge.active_uj is not None:
+        numbers += (_ACTIVE_JOULES, joules(charge.active_uj))
+    if charge.prefill_uj is not None:
+        numbers += (_PREFILL_JOULES, joules(charge.prefill_uj))
+    if charge.decode_uj is not None:
+        numbers += (_DECODE_JOULES, joules(charge.decode_uj))
+    if charge.steady_uj is not None:
+        numbers += (_STEADY_JOULES, joules(charge.steady_uj))
+    if charge.uncertainty_uj is not None:
+        numbers += (_UNCERTAINTY_JOULES, joules(charge.uncertainty_uj))
     if charge.steady_ns is not None:
-        parts.append(_real(Attribute.STEADY_SECONDS, seconds(charge.steady_ns)))
+        numbers += (_STEADY_SECONDS, seconds(charge.steady_ns))
     if charge.concurrency_mean is not None:
-        parts.append(_real(Attribute.CONCURRENCY, charge.concurrency_mean))
-    return parts
+        numbers += (_CONCURRENCY, charge.concurrency_mean)
+    return [
+        _same_of_charge(charge.status, charge.method, charge.source, charge.settled, charge.boundary, charge.devices,
+                        charge.calibration_id),
+        _integer(_ENERGY_MICROJOULES, charge.energy_uj), _integer(_WINDOWS, charge.windows),
+        _reals(tuple(numbers[::2])).pack(*numbers)]
 
 
 def _units(facts: RequestFacts, charge: Charge) -> list[bytes]:
     """What was made that is not tokens, and the work that it was."""
-    parts = [_text(Attribute.UNIT, str(facts.unit))]
+    parts = [_text(_UNIT, str(facts.unit))]
     if facts.units is not None:
-        parts.append(_real(Attribute.UNITS, float(facts.units)))
+        parts.append(_real(_UNITS, float(facts.units)))
         if charge.energy_uj is not None and facts.units:
-            parts.append(_real(Attribute.UNIT_JOULES, joules(charge.energy_uj) / facts.units))
-    numbers = ((Attribute.WORK_TOKENS, facts.work_tokens), (Attribute.STEPS, facts.steps))
+            parts.append(_real(_UNIT_JOULES, joules(charge.energy_uj) / facts.units))
+    numbers = ((_WORK_TOKENS, facts.work_tokens), (_STEPS, facts.steps))
     return parts + [_integer(name, number) for name, number in numbers if number is not None]
 
 
-def _status(facts: RequestFacts) -> bytes:
-    if facts.outcome is not Outcome.ERRORED:
-        return UNSET
-    return _field(0x7A, (_field(0x12, facts.error_type.encode()) if facts.error_type else b"") + ERROR)
+def _error(error_type: str | None) -> bytes:
+    return _field(0x7A, (_field(0x12, error_type.encode()) if error_type else b"") + ERROR)
 
 
 # protobuf: a field is its number and kind, then for bytes, text and messages their length
@@ -140,13 +156,17 @@ def _field(tag: int, data: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    out = bytearray()
-    number &= _UINT64
+    if number >> 63:  # below 0, which is written as in 64 bits
+        number &= _UINT64
+    out = b""
     while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
+        out += _MORE[number & 0x7F]
         number >>= 7
-    out.append(number)
-    return bytes(out)
+    return out + _LAST[number]
+
+
+_LAST = tuple(bytes((low,)) for low in range(0x80))
+_MORE = tuple(bytes((low | 0x80,)) for low in range(0x80))
 
 
 def _key_value(name: str, value: bytes) -> bytes:
@@ -171,25 +191,62 @@ def _attributes(attributes: Mapping[str, Value | None]) -> bytes:
     return b"".join(_field(0x4A, _key_value(name, _any(value))) for name, value in attributes.items() if value is not None)
 
 
-@lru_cache(maxsize=4096)
 def _opening(name: str, size: int) -> bytes:
     """What stands before the `AnyValue` of so many bytes of one of `Span.attributes`."""
     opening = _field(0x0A, name.encode()) + b"\x12" + _varint(size)
     return b"\x4a" + _varint(len(opening) + size) + opening
 
 
-def _text(name: str, text: str) -> bytes:
-    value = _field(0x0A, text.encode("utf-8", "replace"))
-    return _opening(name, len(value)) + value
+# for each of `Span.attributes` that a record has for itself alone, what stands before its value
+
+def _before_text(name: str) -> Callable[[int], bytes]:
+    return lru_cache(maxsize=256)(partial(_opening_of_text, name))
 
 
-def _integer(name: str, number: int) -> bytes:
-    value = b"\x18" + _varint(number)
-    return _opening(name, len(value)) + value
+def _opening_of_text(name: str, size: int) -> bytes:
+    before = b"\x0a" + _varint(size)
+    return _opening(name, len(before) + size) + before
 
 
-def _real(name: str, number: float) -> bytes:
-    return _opening(name, 9) + b"\x21" + _DOUBLE.pack(number)
+def _text(before: Callable[[int], bytes], text: str) -> bytes:
+    value = text.encode("utf-8", "replace")
+    return before(len(value)) + value
 
 
+def _before_integer(name: str) -> tuple[bytes, ...]:
+    return tuple(_opening(name, 1 + size) + b"\x18" for size in range(11))
+
+
+def _integer(before: tuple[bytes, ...], number: int) -> bytes:
+    value = _varint(number)
+    return before[len(value)] + value
+
+
+def _before_real(name: str) -> bytes:
+    return _opening(name, 9) + b"\x21"
+
+
+def _real(before: bytes, number: float) -> bytes:
+    return before + _DOUBLE.pack(number)
+
+
+@lru_cache(maxsize=64)
+def _reals(before: tuple[bytes, ...]) -> Struct:
+    return Struct("<" + "".join(f"{len(each)}sd" for each in before))
+
+
+_RECORD_ID, _REQUEST_ID, _GENAI_REQUEST_ID, _RESPONSE_ID, _JOB_ID, _UNIT = map(_before_text, (
+    Attribute.RECORD_ID, Attribute.REQUEST_ID, Attribute.GENAI_REQUEST_ID, Attribute.RESPONSE_ID, Attribute.JOB_ID, Attribute.UNIT))
+_SEQUENCE, _INPUT_TOKENS, _CACHED_TOKENS, _OUTPUT_TOKENS, _REASONING_TOKENS, _ENERGY_MICROJOULES, _WINDOWS, _WORK_TOKENS, _STEPS = map(
+    _before_integer, (Attribute.SEQUENCE, Attribute.INPUT_TOKENS, Attribute.CACHED_TOKENS, Attribute.OUTPUT_TOKENS,
+                      Attribute.REASONING_TOKENS, Attribute.ENERGY_MICROJOULES, Attribute.WINDOWS, Attribute.WORK_TOKENS, Attribute.STEPS))
+_QUEUE_SECONDS, _TIME_TO_FIRST_CHUNK, _UNITS, _UNIT_JOULES = map(_before_real, (
+    Attribute.QUEUE_SECONDS, Attribute.TIME_TO_FIRST_CHUNK, Attribute.UNITS, Attribute.UNIT_JOULES))
+(_ENERGY_JOULES, _ACTIVE_JOULES, _PREFILL_JOULES, _DECODE_JOULES, _STEADY_JOULES, _UNCERTAINTY_JOULES, _STEADY_SECONDS,
+ _CONCURRENCY) = map(_before_real, (
+    Attribute.ENERGY_JOULES, Attribute.ACTIVE_JOULES, Attribute.PREFILL_JOULES, Attribute.DECODE_JOULES, Attribute.STEADY_JOULES,
+    Attribute.UNCERTAINTY_JOULES, Attribute.STEADY_SECONDS, Attribute.CONCURRENCY))
+_ERRORED = Outcome.ERRORED
+_FLAGS = b"\x85\x01" + _FIXED32.pack(HAS_IS_REMOTE)
+_FLAGS_OF_CHILD = b"\x85\x01" + _FIXED32.pack(HAS_IS_REMOTE | IS_REMOTE)
 _FIRST_TOKEN = b"\x5a" + _varint(9 + len(_field(0x12, FIRST_TOKEN_EVENT.encode()))) + _field(0x12, FIRST_TOKEN_EVENT.encode()) + b"\x09"
