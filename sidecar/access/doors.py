@@ -8,7 +8,6 @@ starts profilers, frees memory and swaps weights.
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from perjoule.sidecar.access.keys import Keys
 from perjoule.sidecar.dialects.endpoints import PATHS
@@ -46,7 +45,8 @@ class Refusal:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-class Entry(NamedTuple):
+@dataclass(slots=True)  # not frozen: it is made for every request
+class Entry:
     """Who came in, and how the fields of the request differ on their way to the engine.
 
     `name` is the key's, None where there are no keys; `limited` is the name of one that has a budget.
@@ -93,6 +93,7 @@ class Doors:
     def __init__(self, keys: Keys | None = None, routes: Routes = Routes(), upstream_key: str | None = None) -> None:
         self.keys, self.upstream_key, self._routes = keys, upstream_key, routes
         self._upstream = ((b"Authorization", b"Bearer " + upstream_key.encode()),) if upstream_key is not None else ()
+        self._nameless = Entry(None, add=self._upstream)
 
     def enter(self, method: str, path: str | None, headers: Headers) -> Entry | Refusal:
         """Let in, or not. `path` is `paths.path_of` the target."""
@@ -110,7 +111,10 @@ class Doors:
 
     def _anybody(self, headers: Headers) -> Entry:
         authorization = first(headers, AUTHORIZATION)
-        return Entry(_hashed(authorization or first(headers, API_KEY)), add=self._upstream if authorization is None else ())
+        key = authorization or first(headers, API_KEY)
+        if authorization is None and not key:
+            return self._nameless
+        return Entry(_hashed(key), add=self._upstream if authorization is None else ())
 
 
 def _needs_no_key(method: str, path: str | None, headers: Headers) -> bool:

@@ -248,7 +248,7 @@ def comment_bytes(energy: dict[str, Any]) -> bytes:
 
 def energy_headers(charge: Charge, record_path: str, made: Product | None = None) -> list[tuple[bytes, bytes]]:
     """The same as HTTP fields, for headers or trailers; an unknown amount has no field."""
-    fields = [(_NAMES[Header.STATUS], _status(charge).value.encode()), (_NAMES[Header.RECORD], record_path.encode())]
+    fields = [(_NAMES[Header.STATUS], _status(charge).encode()), (_NAMES[Header.RECORD], record_path.encode())]
     if charge.status is not Status.UNAVAILABLE:
         fields.append((_NAMES[Header.METHOD], charge.method.encode()))
         amounts = ((Header.JOULES, charge.energy_uj), (Header.ACTIVE_JOULES, charge.active_uj),

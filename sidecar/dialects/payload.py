@@ -10,6 +10,7 @@ import orjson
 
 _MOST_TEXT = 256  # characters of a name or an id; what is kept must not grow with what was sent
 _MOST_WORD = 64
+_NOTHING: dict[str, Any] = {}
 _LAST_WORDS = frozenset({"message_stop", "message-end", "response.completed", "response.incomplete", "response.failed"})
 
 
@@ -108,7 +109,7 @@ def finish_reason(payload: dict[str, Any]) -> str | None:
 
 def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
     value = holder.get(name)
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else _NOTHING
 
 
 def _word(holder: dict[str, Any], name: str) -> str | None:

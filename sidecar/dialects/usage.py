@@ -14,6 +14,7 @@ from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 _MOST_TOKENS = 2**40  # beyond any request there will be, and millions of such counts still add up in 64 bits
 _MOST_QUEUE_NS = 2**62
 _MOST_DIGITS = 20
+_NOTHING: dict[str, Any] = {}
 
 
 @dataclass(slots=True)
@@ -29,6 +30,12 @@ class Usage:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     queue_ns: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the engine said nothing."""
+        return (self.input_tokens is None and self.output_tokens is None and self.cached_tokens is None and self.reasoning_tokens is None
+                and self.queue_ns is None)
 
     def updated(self, newer: "Usage | None") -> "Usage":
         """These counts, with those that `newer` knows in their place."""
@@ -53,7 +60,7 @@ def usage_of(payload: Any) -> Usage | None:
         reasoning_tokens=_tokens(output_details, "reasoning_tokens") if output_details else _tokens(counts, "reasoning_tokens"),  # SGLang
         queue_ns=_queue_ns(payload),
     )
-    return None if usage == NO_USAGE else usage
+    return None if usage.is_empty else usage
 
 
 NO_USAGE = Usage()
@@ -82,7 +89,7 @@ def usage_in_head(headers: Iterable[tuple[bytes, bytes]]) -> Usage | None:
     waited_ms = number(b"x-queue-time", _MOST_QUEUE_NS // NS_PER_MS)
     usage = Usage(number(b"x-prompt-tokens", _MOST_TOKENS), number(b"x-generated-tokens", _MOST_TOKENS),
                   queue_ns=None if waited_ms is None else waited_ms * NS_PER_MS)
-    return None if usage == NO_USAGE else usage
+    return None if usage.is_empty else usage
 
 
 def _timed(payload: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _is_of_one_choice(payload: dict[str, Any]) -> bool:
 
 def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
     value = holder.get(name)
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else _NOTHING
 
 
 def _inner_of(holder: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import termios
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
@@ -22,7 +23,7 @@ FIELD_LIMIT = 64 * 1024  # bytes of a line; vLLM takes heads of 4 MiB, nginx 32 
 FIELDS_LIMIT = 256  # as vLLM's
 HEAD_LIMIT = 256 * 1024  # bytes of a head, of trailers or of a chunk's line, that have come without an end
 BODY_LIMIT = 256 * 1024  # bytes of a body that wait for the handler; the client waits with the rest
-LINGER_S = 2.0  # who was refused in mid-body has so long to stop sending and read why
+LINGER_S = 2.0  # who was refused in mid-body has so long to stop sending
 AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 VERSIONS = {"1.1": (1, 1), "1.0": (1, 0), "2.0": (2, 0), "0.9": (0, 9)}  # that llhttp reads
 
@@ -64,7 +65,7 @@ class Fault(NamedTuple):
 
 
 class Body:
-    """What follows a head. `length` is None where the client did not say one, `whole` is whether all of it has come."""
+    """What follows a head. `length` is None where the client said none, `whole` is whether all of it has come."""
 
     __slots__ = ("_client", "_failed", "_pieces", "_size", "_waiter", "exists", "length", "whole")
 
@@ -113,7 +114,8 @@ class Body:
             self._waiter.set_result(None)
 
 
-class Request(NamedTuple):
+@dataclass(slots=True)
+class Request:
     """One request; `keep_alive` is whether its client wants to send another one over the same connection."""
 
     client: "Downstream"

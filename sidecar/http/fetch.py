@@ -29,6 +29,9 @@ class _Whole:
         elif ended and not self.answer.done():
             self.answer.set_result((self._status, b"".join(self._pieces)))
 
+    def passed(self, body: bytes, chunk: bytes) -> bool:
+        return False
+
     def lost(self, error: UpstreamError) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)

@@ -38,6 +38,8 @@ HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"p
                         b"trailer", b"transfer-encoding", b"upgrade"})
 ALWAYS = frozenset({b"host"})  # what nobody may take from a request by nominating it: it would be malformed
 NOTHING: frozenset[bytes] = frozenset()
+LENGTH = frozenset({b"content-length"})
+BODY = LENGTH | {b"expect"}  # what a request says of how its body is sent: this goes out whole
 SERVED = ((1, 1), (1, 0))
 
 
@@ -100,23 +102,23 @@ def _all(headers: Headers, name: bytes) -> Sequence[bytes]:
 def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> Pairs:
     """The fields that may travel on."""
     fields = headers if isinstance(headers, Fields) else Fields(headers)
-    gone = HOP_BY_HOP | drop
     if b"connection" in fields.named:
-        gone |= tokens(fields, b"connection") - ALWAYS
-    if gone.isdisjoint(fields.named):
+        drop = drop | tokens(fields, b"connection") - ALWAYS
+    if HOP_BY_HOP.isdisjoint(fields.named) and drop.isdisjoint(fields.named):
         return fields.pairs
-    return [field for name, field in zip(fields.lowered, fields.pairs, strict=True) if name not in gone]
+    pairs = fields.pairs
+    return [pairs[place] for place, name in enumerate(fields.lowered) if name not in drop and name not in HOP_BY_HOP]
 
 
 def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: frozenset[bytes] = NOTHING,
                  add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The head of the request to the engine. The body goes out whole, so it has a length whatever framing it came in."""
-    had_body = any(first(headers, name) is not None for name in (b"content-length", b"transfer-encoding"))
+    had_body = first(headers, b"content-length") is not None or first(headers, b"transfer-encoding") is not None
     lines = [b"%s %s HTTP/1.1" % (method.encode(), target)]
-    lines += [b"%s: %s" % field for field in end_to_end(headers, drop | {b"content-length", b"expect"})]
+    lines += [b": ".join(field) for field in end_to_end(headers, drop | BODY)]
     if had_body or body_length:
         lines.append(b"Content-Length: %d" % body_length)
-    lines += [b"%s: %s" % field for field in add]
+    lines += [b": ".join(field) for field in add]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
@@ -135,14 +137,14 @@ def switching_head(head: Head) -> bytes:
 def answer_head(status: int, reason: bytes, headers: Headers, framing: Framing, *, length: int | None = None, keep_alive: bool = True,
                 add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The head of the answer to the client; `length` replaces the engine's where the body was edited."""
-    drop = NOTHING if framing in (Framing.LENGTH, Framing.NONE) and length is None else frozenset({b"content-length"})
+    drop = NOTHING if framing in (Framing.LENGTH, Framing.NONE) and length is None else LENGTH
     lines = [b"HTTP/1.1 %d %s" % (status, reason)]
-    lines += [b"%s: %s" % field for field in end_to_end(headers, drop)]
+    lines += [b": ".join(field) for field in end_to_end(headers, drop)]
     if length is not None:
         lines.append(b"Content-Length: %d" % length)
     elif framing is Framing.CHUNKED:
         lines.append(b"Transfer-Encoding: chunked")
-    lines += [b"%s: %s" % field for field in add]
+    lines += [b": ".join(field) for field in add]
     if not keep_alive:
         lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -151,6 +153,15 @@ def answer_head(status: int, reason: bytes, headers: Headers, framing: Framing, 
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body; nothing for nothing, since an empty chunk would end it."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+_OPENINGS = {len(whole): whole[:-n - 2] for n in range(1, 1024) if (whole := chunk(bytes(n)))}  # by the length of the whole chunk
+
+
+def chunk_opening(data: bytes) -> int:
+    """How long the line is with which `data`, one whole chunk, begins; 0 if it is none, a long one, or one that is written otherwise."""
+    opening = _OPENINGS.get(len(data), b"")
+    return len(opening) if opening and data.startswith(opening) and data.endswith(b"\r\n") else 0
 
 
 def last_chunk(trailers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:

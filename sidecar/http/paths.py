@@ -5,8 +5,10 @@ one than the engine reads, so a target that could be read in two ways has no pat
 """
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
+REMEMBERED_CHARS = 256  # of a target: clients choose them, and a thousand long ones would fill the memory
 # Segments of the characters that no server gives a meaning of its own, none of them of dots alone.
 PLAIN = re.compile(r"(?:/(?!\.+(?:/|$))[A-Za-z0-9._~:@+,=-]+)+/?|/")
 AUTHORITY_END = re.compile(r"[/?#]|$")
@@ -26,6 +28,11 @@ def origin_form(target: str) -> str:
 def path_of(target: str) -> str | None:
     """The path of a target in origin form, percent-decoded, without query and without a trailing slash (`/` is the empty path).
     None where servers may differ in what it names."""
+    return _path_of(target) if len(target) <= REMEMBERED_CHARS else _path_of.__wrapped__(target)
+
+
+@lru_cache(maxsize=1024)
+def _path_of(target: str) -> str | None:
     path = target.partition("?")[0]
     if "%" in path:
         path = unquote(path, errors="surrogateescape")  # what is encoded twice keeps a `%`, which is not plain

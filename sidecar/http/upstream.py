@@ -16,11 +16,11 @@ import aiohappyeyeballs
 import httptools
 
 from perjoule.sidecar.http.addresses import Unix, read_origin
-from perjoule.sidecar.http.heads import Fields, Head, first, tokens
+from perjoule.sidecar.http.heads import Fields, Head, chunk_opening, first, tokens
 
 # uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer than this is not worth a try.
 IDLE_LIMIT_S = 4.0
-HEAD_LIMIT = 256 * 1024  # bytes of an answer's head; nginx's default buffers hold 32 KiB, vLLM's own limit is 4 MiB of request
+HEAD_LIMIT = 256 * 1024  # bytes of an answer's head; nginx's buffers hold 32 KiB
 NO_BODY = frozenset({204, 304})
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 HEAD_START_S = 0.25  # what RFC 8305 section 5 recommends before the next address is tried as well
@@ -38,6 +38,7 @@ class Receiver(Protocol):
     """What a connection hands an answer to. After `received(..., ended=True)` or `lost(...)` nothing more comes."""
 
     def received(self, head: Head | None, body: bytes, ended: bool) -> None: ...
+    def passed(self, body: bytes, chunk: bytes) -> bool: ...  # a piece and its chunk: whether that was all
     def lost(self, error: UpstreamError) -> None: ...
     def interim(self, head: Head) -> None: ...
 
@@ -49,8 +50,8 @@ Switch = Callable[["Connection", Head, bytes], bool]
 class Connection(asyncio.Protocol):
     """One connection; it serves one exchange at a time and goes back to its pool after a clean end."""
 
-    __slots__ = ("_answered", "_body", "_done", "_eof", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser", "_pool",
-                 "_receiver", "_request_is_head", "_status_line", "_switch", "_switched", "idle_since", "transport", "used")
+    __slots__ = ("_answered", "_between", "_body", "_done", "_eof", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser",
+                 "_pool", "_receiver", "_request_is_head", "_status_line", "_switch", "_switched", "idle_since", "transport", "used")
 
     def __init__(self, pool: "Upstream") -> None:
         self._pool = pool
@@ -76,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._head = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
-        self._answered = self._done = self._extra = self._keeps = False
+        self._answered = self._between = self._done = self._extra = self._keeps = False
         self._head_size = 0
         self._status_line = b""
         self.transport.write(request)
@@ -113,6 +114,9 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._answered = True
+        opening = chunk_opening(data)
+        if self._between and opening and receiver.passed(data[opening:-2], data):
+            return  # the parser is between two chunks, and need not see this one
         head_before = self._head
         try:
             self._parser.feed_data(data)
@@ -130,6 +134,7 @@ class Connection(asyncio.Protocol):
             self._extra = True  # bytes after the end: the answer is whole, the connection is not
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
+        self._between = opening > 0 and len(body) == len(data) - opening - 2
         head = self._head if head_before is None else None
         if self._done:
             self._extra = self._extra or (self._request_is_head and not data.endswith(b"\r\n\r\n"))
@@ -257,14 +262,20 @@ class Upstream:
         self._connect_timeout_s = connect_timeout_s
         self._idle: deque[Connection] = deque()
 
-    async def connection(self, *, fresh: bool = False) -> Connection:
-        """A connection that is ready for a request: a warm one, unless `fresh`. Raises UpstreamError."""
+    def warm(self) -> Connection | None:
+        """An idle connection that is ready for a request, if there is one."""
         now = time.monotonic()
-        while self._idle and not fresh:
+        while self._idle:
             connection = self._idle.pop()
             if connection.transport is not None and not connection.transport.is_closing() and now - connection.idle_since < IDLE_LIMIT_S:
                 return connection
             connection.abandon()
+        return None
+
+    async def connection(self, *, fresh: bool = False) -> Connection:
+        """A connection that is ready for a request: a warm one, unless `fresh`. Raises UpstreamError."""
+        if not fresh and (warm := self.warm()) is not None:
+            return warm
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 return await self._connect()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from math import hypot, sqrt
+from math import sqrt
 from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Pace
@@ -140,8 +140,10 @@ class Account:
         for slope, row in zip(self.slopes, covariance, strict=True):
             variance += slope * (row[0] * a + row[1] * b + row[2] * c + row[3] * d)
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
-        return round(hypot(FIT_ERROR * sqrt(max(variance, 0.0)), self.bias_uj, PLACEMENT_ERROR * self.contested_uj,
-                           hypot(RUN_ERROR, rule) * self.shared_uj, self.edge_uj, OPEN_ERROR * open_uj))
+        shared, edge = float(self.shared_uj), float(self.edge_uj)
+        placement, later = PLACEMENT_ERROR * self.contested_uj, OPEN_ERROR * open_uj
+        return round(sqrt(FIT_ERROR * FIT_ERROR * max(variance, 0.0) + self.bias_uj * self.bias_uj + placement * placement
+                          + (RUN_ERROR * RUN_ERROR + rule * rule) * shared * shared + edge * edge + later * later))
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
                covariance: Sequence[Sequence[float]], window_error: float | None, calibration_id: str | None,

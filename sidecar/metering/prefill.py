@@ -8,9 +8,9 @@ curves that agree with this, the straightest one is taken. A large step computes
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, nextafter
-from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Peak
 from perjoule.sidecar.metering.taut_string import Gate, taut_string
@@ -26,7 +26,8 @@ LEARN_TOKENS = 1024  # fewer say little about the rate: they wait for a step lon
 LONG_NS = NS_PER_S // 2  # a busy time is looked at in pieces of this length
 
 
-class Placed(NamedTuple):
+@dataclass(slots=True)
+class Placed:
     """A part of a prompt computed in a window; `done_ns` is when the prompt was done, None if it was not."""
 
     work: Work
@@ -34,7 +35,8 @@ class Placed(NamedTuple):
     done_ns: int | None
 
 
-class Path(NamedTuple):
+@dataclass(slots=True)
+class Path:
     """Progress along the row: tokens by when, both rising; between, in proportion to what the engine told that it computed, or to time."""
 
     times: list[int]
@@ -117,8 +119,8 @@ class PrefillQueue:
 
     def commit(self, placed: Sequence[Placed], t0_ns: int, t1_ns: int) -> None:
         """These parts have been charged."""
-        for job, tokens, done_ns in placed:
-            job.prompt_left = 0.0 if done_ns is not None else job.prompt_left - tokens
+        for part in placed:
+            part.work.prompt_left = 0.0 if part.done_ns is not None else part.work.prompt_left - part.tokens
         self.jobs = {job: None for job in self.jobs if job.prompt_left > 0 and (job.end_ns is None or job.end_ns > t1_ns)}
 
     def _steps(self, order: Sequence[Work], path: Path, others_ns: Sequence[int]) -> list[int]:

@@ -187,9 +187,9 @@ class Schedule:
         for work, terms, by in zip(look.works, look.amounts, look.frames, strict=True):
             if by or terms[2]:
                 work.charge(t1_ns, by, terms[2])
-        for work, _, done_ns in look.placed:
-            if done_ns is not None:
-                work.decodes_from_ns = done_ns
+        for part in look.placed:
+            if part.done_ns is not None:
+                part.work.decodes_from_ns = part.done_ns
         self.queue.commit(look.placed, t0_ns, t1_ns)
         if look.works:
             self.clock.pin(t1_ns)

@@ -6,10 +6,11 @@ largest slope of all such paths.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Gate(NamedTuple):
+@dataclass(slots=True)
+class Gate:
     """At time `t` the path lies within [low, high]."""
 
     t: int

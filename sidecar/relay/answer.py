@@ -18,6 +18,7 @@ from perjoule.sidecar.telemetry import Header
 HOLD_LIMIT = 4 * 1024 * 1024
 HOLD_LIMIT_OF_MEDIA = 4 * HOLD_LIMIT  # of what an engine makes one at a time: images, videos
 MEDIA = (b"audio/", b"video/")  # sent while they are made, unless their length is said
+Told = tuple[Charge, int, Product | None]
 TRAILERS = b", ".join(name.encode() for name in Header if name is not Header.INCLUDE)
 
 
@@ -46,17 +47,16 @@ class Additions:
 class Answer:
     """`open` once, `feed` for each piece, then `close` (clean end) or `abandon` (the engine broke off).
 
-    `charge` is asked for when its place in the answer has come: it answers the charge and for how long the request has run, or None
-    where there is nothing to tell yet. None for an answer that is not metered: it passes as it came. `keep_alive` may be lowered by
-    the framing.
+    `tell` is asked when its place in the answer has come. It answers the charge, for how long the request has run, and what was made
+    that is not tokens; None where there is nothing to tell yet. It is None for an answer that is not metered: that passes as it came.
+    `keep_alive` may be lowered by the framing.
     """
 
-    __slots__ = ("_add", "_charge", "_editor", "_framing", "_head", "_held", "_http11", "_made", "_record_path", "is_stream", "keep_alive")
+    __slots__ = ("_add", "_editor", "_framing", "_head", "_held", "_http11", "_record_path", "_tell", "is_stream", "keep_alive")
 
-    def __init__(self, additions: Additions, charge: Callable[[], tuple[Charge, int] | None] | None, record_path: str, *, http11: bool,
-                 keep_alive: bool, made: Callable[[], Product | None] = lambda: None) -> None:
-        """`made` is asked for with the charge: what there is of it beside tokens."""
-        self._add, self._charge, self._record_path, self._made = additions, charge, record_path, made
+    def __init__(self, additions: Additions, tell: Callable[[], Told | None] | None, record_path: str, *, http11: bool,
+                 keep_alive: bool) -> None:
+        self._add, self._tell, self._record_path = additions, tell, record_path
         self._http11, self.keep_alive = http11, keep_alive
         self._held: bytearray | None = None  # the body of an answer whose head has not been given out
         self._editor: inband.StreamEditor | None = None
@@ -81,7 +81,7 @@ class Answer:
         self._head = head
         self.is_stream = (heads.first(head.headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
         add = self._add
-        if self._charge is None:
+        if self._tell is None:
             return self._head_bytes()
         if self.is_stream:
             if head.status == 200 and heads.first(head.headers, b"content-encoding") is None and not head.bodyless:
@@ -130,7 +130,7 @@ class Answer:
     def forget(self) -> None:
         """It is over: let go of whoever tells the charge, who holds this answer, so that neither waits for the garbage collector (an
         answer of 4 MB that was held would wait, too)."""
-        self._charge = self._editor = self._held = None
+        self._tell = self._editor = self._held = None
 
     def _whole(self, body: bytes) -> bytes:
         """An answer that was held, with its energy in front."""
@@ -150,7 +150,7 @@ class Answer:
             self._framing = Framing.LENGTH
         elif self._http11:
             self._framing = Framing.CHUNKED
-            if self._add.trailers and self._charge is not None:
+            if self._add.trailers and self._tell is not None:
                 add = [*add, (b"Trailer", TRAILERS)]
         else:
             self._framing, self.keep_alive = Framing.CLOSE, False
@@ -161,20 +161,20 @@ class Answer:
 
     def _energy(self) -> dict[str, object]:
         """The energy object; empty where there is nothing to tell yet."""
-        told = self._charge() if self._charge is not None else None
-        return inband.energy_object(*told, self._record_path, self._made()) if told is not None else {}
+        told = self._tell() if self._tell is not None else None
+        return inband.energy_object(told[0], told[1], self._record_path, told[2]) if told is not None else {}
 
     def _energy_fields(self) -> list[tuple[bytes, bytes]]:
         """The fields of the head, as far as they are wanted."""
-        told = self._charge() if self._add.headers and self._charge is not None else None
-        return inband.energy_headers(told[0], self._record_path, self._made()) if told is not None else self._record_header()
+        told = self._tell() if self._add.headers and self._tell is not None else None
+        return inband.energy_headers(told[0], self._record_path, told[2]) if told is not None else self._record_header()
 
     def _comment(self) -> bytes:
         return inband.comment_bytes(self._energy())
 
     def _trailers(self) -> list[tuple[bytes, bytes]]:
-        told = self._charge() if self._add.trailers and self._charge is not None else None
-        return inband.energy_headers(told[0], self._record_path, self._made()) if told is not None else []
+        told = self._tell() if self._add.trailers and self._tell is not None else None
+        return inband.energy_headers(told[0], self._record_path, told[2]) if told is not None else []
 
     def _record_header(self) -> list[tuple[bytes, bytes]]:
         return [(Header.RECORD.encode(), self._record_path.encode())] if self._add.headers else []

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from perjoule.sidecar.dialects.jobwatch import Sight
 from perjoule.sidecar.dialects.sse import is_event
@@ -19,7 +19,7 @@ from perjoule.sidecar.http.front import error_answer
 from perjoule.sidecar.http.heads import Head, chunk, first
 from perjoule.sidecar.http.upstream import Connection, UpstreamError
 from perjoule.sidecar.record import Charge, Outcome, Status
-from perjoule.sidecar.relay.answer import Additions, Answer
+from perjoule.sidecar.relay.answer import Additions, Answer, Told
 
 UNKNOWN = Charge(Status.UNAVAILABLE, "", "", settled=False)  # what is said where the meter itself failed
 
@@ -48,8 +48,7 @@ class Exchange:
                  slow_after_s: float, desk: Desk) -> None:
         self._client, self._watch, self._desk, self._slow_after_s = client, watch, desk, slow_after_s
         record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
-        self._answer = Answer(additions, self._charge if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive,
-                              made=lambda: watch.made if watch is not None else None)
+        self._answer = Answer(additions, self._tell if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive)
         self._wants_settled = additions.wait_settled
         self._asks = watch is not None and watch.told is None and additions.shown and (additions.wait_settled or not desk.at_hand)
         self._late: list[bytes] = []  # the last words of a stream, kept back until its charge is told
@@ -65,7 +64,10 @@ class Exchange:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         client.exchange = self
         if watch is not None:
-            self._safely(watch.begin, time.monotonic_ns())
+            try:
+                watch.begin(time.monotonic_ns())
+            except Exception:
+                self._metering_failed()
 
     @property
     def keep_alive(self) -> bool:
@@ -78,10 +80,9 @@ class Exchange:
         """Upstream.Receiver: a piece of the answer; with `ended`, the last."""
         if self.over:
             return
-        t_ns = time.monotonic_ns()
-        if self._ordinary is not None and body.rfind(self._ordinary) >= 0 and not ended and is_event(body):
-            self._pass_token(t_ns, body)
+        if not ended and self._ordinary is not None and self.passed(body, chunk(body)):
             return
+        t_ns = time.monotonic_ns()
         self._unseen = (t_ns, body)
         out = self._open(t_ns, head) if head is not None else b""
         if self._asks and (self._late or self._answer.may_tell(body)):
@@ -96,15 +97,20 @@ class Exchange:
             self._end_watch(t_ns, Outcome.COMPLETED)
             self._ask(t_ns) if self._asks and not self._goes_on else self._conclude()
 
-    def _pass_token(self, t_ns: int, event: bytes) -> None:
-        """The common case, nearly all there is in a long stream: one more token, which neither Answer nor the observer need to see."""
+    def passed(self, body: bytes, chunk: bytes) -> bool:
+        """Upstream.Receiver: a piece that came as this chunk. Whether it has gone on as it is: one more token, which is nearly all there is
+        in a long stream, and which neither Answer nor the observer need to see."""
+        ordinary = self._ordinary
+        if ordinary is None or self.over or body.rfind(ordinary) < 0 or not is_event(body):
+            return False
         assert self._watch is not None
         if self._client.transport is not None:
-            self._client.transport.write(chunk(event))
+            self._client.transport.write(chunk)
         try:
-            self._watch.token(t_ns)
+            self._watch.token(time.monotonic_ns())
         except Exception:
             self._metering_failed()
+        return True
 
     def interim(self, head: Head) -> None:
         """Upstream.Receiver: what the engine says before it answers (103 Early Hints) goes on at once (RFC 9110 section 15.2)."""
@@ -228,14 +234,6 @@ class Exchange:
 
     # the watch, which may fail without harm to the traffic (law 5)
 
-    def _safely(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
-        """What `call` answers; None, counted and said in the log, if it raises."""
-        try:
-            return call(*args, **more)
-        except Exception:
-            self._metering_failed()
-            return None
-
     def _metering_failed(self) -> None:
         self._desk.failed()
         logger.exception("metering a request failed; its traffic goes on")
@@ -245,34 +243,51 @@ class Exchange:
         out = self._answer.open(head)
         if self._watch is not None:
             encoding = first(head.headers, b"content-encoding")
-            self._safely(self._watch.head, t_ns, head.status, streamed=self._answer.is_stream, encoding=encoding, headers=head.headers)
+            try:
+                self._watch.head(t_ns, head.status, streamed=self._answer.is_stream, encoding=encoding, headers=head.headers)
+            except Exception:
+                self._metering_failed()
         return out
 
     def _look(self) -> None:
         unseen, self._unseen = self._unseen, None
         if unseen is not None and self._watch is not None:
-            self._safely(self._watch.body, *unseen)
+            try:
+                self._watch.body(*unseen)
+            except Exception:
+                self._metering_failed()
 
     @property
     def _goes_on(self) -> bool:
         """Whether it is a job that only begins with this answer."""
         return self._watch is not None and self._watch.goes_on
 
-    def _charge(self) -> tuple[Charge, int] | None:
-        """What Answer shows: the charge that was told, else what it has cost by now, and for how long it has run. None of a job that has
-        only begun."""
-        assert self._watch is not None
+    def _tell(self) -> Told | None:
+        """What Answer shows: the charge that was told, else what it has cost by now; for how long it has run; what was made. None of a
+        job that has only begun."""
+        watch = self._watch
+        assert watch is not None
         self._look()
-        if self._watch.told is not None or self._goes_on:
-            return self._watch.told
+        if watch.told is not None:
+            return watch.told[0], watch.told[1], watch.made
+        if watch.goes_on:
+            return None
         t_ns = time.monotonic_ns()
-        charge = self._told if self._asks else self._safely(self._desk.charge, self._watch.identity.record_id, t_ns)
-        return charge or UNKNOWN, self._watch.duration_ns(t_ns)
+        charge = self._told
+        if not self._asks:
+            try:
+                charge = self._desk.charge(watch.identity.record_id, t_ns)
+            except Exception:
+                self._metering_failed()
+        return charge or UNKNOWN, watch.duration_ns(t_ns), watch.made
 
     def _end_watch(self, t_ns: int, outcome: Outcome, error_type: str | None = None) -> None:
         self._look()
         if self._watch is not None:
-            self._safely(self._watch.end, t_ns, outcome, error_type)
+            try:
+                self._watch.end(t_ns, outcome, error_type)
+            except Exception:
+                self._metering_failed()
 
     # inside
 

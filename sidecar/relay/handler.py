@@ -86,12 +86,12 @@ class Relay:
         if upgrades:
             return await self._upgrade(client, target, headers, entry, endpoint, keep_alive)
         try:
-            body = await self._read(request)
+            body = request.body.taken() if request.body.whole else await self._read(request)
         except ConnectionError:  # the client left in the middle of its request, or the rest of it is malformed: nothing has begun
             return True
         except TimeoutError:
             return self._refuse(client, 408, f"the request's body came too slowly (--slow-sender-s {self.config.slow_sender_s:g})")
-        if body is None:
+        if body is None or len(body) > self.config.max_body_mb * 1_000_000:
             return self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
         drop: set[bytes] = {*entry.drop}
         add: list[tuple[bytes, bytes]] = [*entry.add]
@@ -155,7 +155,7 @@ class Relay:
         """Send it and wait for the engine's side to be over. A warm connection that had gone stale is tried once more, fresh."""
         for fresh in (False, True):
             try:
-                connection = await self.upstream.connection(fresh=fresh)
+                connection = (None if fresh else self.upstream.warm()) or await self.upstream.connection(fresh=True)
             except UpstreamError as error:
                 exchange.refuse(error)
                 return
@@ -178,9 +178,6 @@ class Relay:
         body, limit = request.body, self.config.max_body_mb * 1_000_000
         if (body.length or 0) > limit:
             return None
-        if body.whole:
-            data = body.taken()
-            return data if len(data) <= limit else None
         expects = request.version >= (1, 1) and heads.first(request.headers, b"expect") is not None
         if expects and request.client.transport is not None:
             request.client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

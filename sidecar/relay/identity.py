@@ -27,7 +27,7 @@ def identify(headers: Headers, tenant: str | None, drop: set[bytes], add: list[t
         request_id = given.decode() if 0 < len(given) <= 128 and SAFE_ID.issuperset(given) else record_id
     context = parse_traceparent(first(headers, b"traceparent"))
     parent_id = context.parent_id if context is not None else None
-    rank = as_rank((first(headers, RANK) or b"").decode("latin-1"))
+    rank = as_rank(ranked.decode("latin-1")) if (ranked := first(headers, RANK)) is not None else None
     if not tracing:
         return Identity(record_id, request_id, tenant, context.trace_id if context is not None else None, None, parent_id, rank)
     context = context or TraceContext(ids.trace_id(), None, flags=1)

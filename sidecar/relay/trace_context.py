@@ -28,7 +28,9 @@ def parse_traceparent(header: bytes | str | None) -> TraceContext | None:
 
     Version 00 is read strictly, of a higher version only the beginning that is known; ff and zero ids are invalid.
     """
-    text = header.decode("latin-1") if isinstance(header, bytes) else header or ""
+    if header is None:
+        return None
+    text = header.decode("latin-1") if isinstance(header, bytes) else header
     found = _FORM.fullmatch(text)
     if found is None:
         return None

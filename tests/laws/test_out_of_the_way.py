@@ -5,8 +5,6 @@ import threading
 
 import pytest
 
-from perjoule.sidecar.metering.meter import Meter
-from perjoule.sidecar.process.desk import Desk
 from perjoule.sidecar.records.outbox import Outbox
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, chunked, scripted, sse, stream_head
@@ -17,20 +15,18 @@ EVENTS = sse(FRAME, USAGE, "[DONE]")
 STREAM = b'{"stream":true,"stream_options":{"include_usage":true}}'
 COUNTED = b'{"usage":{"prompt_tokens":9,"completion_tokens":1}}'
 ANSWERS = ([stream_head(), chunked(*EVENTS.splitlines(keepends=True))], [answer(COUNTED)])
-CALLS = ("begin", "prompt", "tokens", "end", "charge")
+CALLS = ("begin", "prompt", "tokens", "end", "charge", "ask")
 
 
-def broken(*names):
-    """A meter whose methods of these names raise whenever they are called."""
+def broken(desk, *names):
+    """A desk whose methods of these names raise whenever they are called."""
 
     def raises(*args, **more):
         raise RuntimeError("the meter is broken")
 
     class Broken:
-        meter = Meter()
-
         def __getattr__(self, name):
-            return raises if name in names else getattr(self.meter, name)
+            return raises if name in names else getattr(desk, name)
 
     return Broken()
 
@@ -38,10 +34,9 @@ def broken(*names):
 @pytest.mark.parametrize("names", [*((name,) for name in CALLS), CALLS], ids="+".join)
 @pytest.mark.parametrize("include", ["none", "settled"])
 async def test_out_of_the_way(names, include):
-    """A meter that raises at any call, or at every one, changes no byte and hangs no client, streamed or not."""
+    """A desk that raises at any call, or at every one, changes no byte and hangs no client, streamed or not."""
     async with scripted(*ANSWERS) as engine, sidecar(engine.url, comment=False, energy=False) as front:
-        desk = front.service.desk
-        front.service.traffic.relay.desk = Desk(broken(*names), desk.recent, front.service.deliver, desk.find)
+        front.service.traffic.relay.desk = broken(front.service.desk, *names)
         field = f"X-Energy-Include: {include}"
         assert body_of(await front.send(post("/v1/chat/completions", STREAM, field))) == EVENTS
         assert body_of(await front.send(post("/v1/chat/completions", b"{}", field))) == COUNTED

@@ -49,6 +49,12 @@ class _Inbox:
         assert (head is None) == (self.head is not None)
         self.head, self.body, self.over = self.head or head, self.body + body, ended
 
+    def passed(self, body: bytes, chunk: bytes) -> bool:
+        """Takes every chunk that it is offered, so that whatever follows shows whether the parser missed any of it."""
+        assert self.head is not None
+        self.received(None, body, False)
+        return True
+
     def interim(self, head: Head) -> None:
         assert 101 < head.status < 200
         assert self.head is None
@@ -116,7 +122,7 @@ class _Client:
     """A Receiver that does as the exchange does: pieces through Answer to a client, and a cut where the engine was lost."""
 
     def __init__(self, additions: Additions, *, http11: bool) -> None:
-        self.answer = Answer(additions, lambda: (CHARGE, DURATION_NS), RECORD, http11=http11, keep_alive=True)
+        self.answer = Answer(additions, lambda: (CHARGE, DURATION_NS, None), RECORD, http11=http11, keep_alive=True)
         self.got, self.over, self.is_cut = b"", False, False
 
     def received(self, head: Head | None, body: bytes, ended: bool) -> None:
@@ -124,6 +130,9 @@ class _Client:
         self.got += self.answer.feed(body)
         if ended:
             self.got, self.over = self.got + self.answer.close(), True
+
+    def passed(self, body: bytes, chunk: bytes) -> bool:
+        return False
 
     def interim(self, head: Head) -> None: ...
 

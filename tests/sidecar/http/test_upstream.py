@@ -15,6 +15,7 @@ class Inbox:
 
     def __init__(self):
         self.head, self.body, self.error, self.calls, self.interims = None, b"", None, 0, []
+        self.offered = []
         self.over = asyncio.get_running_loop().create_future()
 
     def received(self, head, body, ended):
@@ -23,6 +24,11 @@ class Inbox:
         self.head, self.body = head or self.head, self.body + body
         if ended:
             self.over.set_result(True)
+
+    def passed(self, body, chunk):
+        assert chunk == b"%x\r\n%b\r\n" % (len(body), body)
+        self.offered.append(body)
+        return body != b"look"
 
     def interim(self, head):
         assert not self.over.done()
@@ -269,3 +275,16 @@ async def test_a_long_stream_in_small_reads_has_no_long_head():
         connection.data_received(b"1\r\n")
         connection.data_received(b"a\r\n")
     assert (inbox.error, len(inbox.body)) == (None, HEAD_LIMIT // 3 + 1)
+
+
+async def test_a_chunk_in_a_read_of_its_own_is_offered_first():
+    """Once one has been parsed, those that follow in reads of their own are offered as they came; what is not taken is parsed."""
+    connection, inbox = Connection(Upstream("http://127.0.0.1:1", 1.0)), Inbox()
+    connection.connection_made(Wire())
+    connection.begin(inbox, GET, is_head=False)
+    for read in (stream_head(), b"1\r\na\r\n", b"1\r\nb\r\n", b"4\r\nlook\r\n", b"1\r\nc\r\n", b"2\r\nde\r\n1\r\nf\r\n", b"1\r\ng\r\n",
+                 b"1\r\n", b"h\r\n", b"1\r\ni\r\n", b"1\r\nj\r\n",
+                 b"10\r\nlook", b"1\r\nk\r\n", b"1\r\nl\r\n", b"\r\n", b"0\r\n\r\n"):  # of which two are no chunks
+        connection.data_received(read)
+    assert inbox.offered == [b"b", b"look", b"c", b"j"]
+    assert (inbox.body, inbox.over.result()) == (b"alookdefghilook1\r\nk\r\n1\r\nl\r\n", True)

@@ -23,7 +23,7 @@ def head(content_type=b"application/json", *, status=200, **more):
 
 
 def answer(*, http11=True, metered=True, **additions):
-    return Answer(Additions(**additions), (lambda: (CHARGE, 10**9)) if metered else None, "/energy/r", http11=http11, keep_alive=True)
+    return Answer(Additions(**additions), (lambda: (CHARGE, 10**9, None)) if metered else None, "/energy/r", http11=http11, keep_alive=True)
 
 
 def unchunked(raw):
