@@ -20,7 +20,7 @@ import httptools
 from perjoule.sidecar.http.heads import Fields
 
 FIELD_LIMIT = 64 * 1024  # bytes of a line; vLLM takes heads of 4 MiB, nginx 32 KiB in all, and tokens in cookies grow
-FIELDS_LIMIT = 256  # as vLLM's
+FIELDS_LIMIT = 256
 HEAD_LIMIT = 256 * 1024  # bytes of a head, of trailers or of a chunk's line, that have come without an end
 BODY_LIMIT = 256 * 1024  # bytes of a body that wait for the handler; the client waits with the rest
 LINGER_S = 2.0  # who was refused in mid-body has so long to stop sending
