@@ -14,7 +14,8 @@ from setuptools import setup
 HERE = Path(__file__).parent
 COPY = HERE / "build" / "core"
 COMPILED = ("units", "record", "ports", "telemetry", "metering/*", "dialects/*", "access/*", "http/addresses", "http/paths", "http/heads",
-            "http/upstream", "http/downstream", "http/front", "relay/*", "records/recent", "records/span",
+            "http/upstream", "http/inbound", "http/downstream", "http/front", "relay/*",
+            "records/recent", "records/span",
             "process/desk", "process/in_order", "process/link", "process/remote_desk", "process/shared_desk", "process/wire")
 
 
@@ -30,10 +31,13 @@ def modules():
 
 def written_out(text):
     """A module's text in which constants are said to be such, and dataclasses have an `__init__` of their own. It assigns, so none is
-    frozen there; their hash stays."""
+    frozen there; their hash stays. `__slots__` are left out: compiled classes have no others, and nobody could inherit from them."""
     lines = text.splitlines()
     body = ast.parse(text).body
     for part in reversed(body):
+        if isinstance(part, ast.ClassDef):
+            for slots in (each for each in part.body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__slots__"):
+                lines[slots.lineno - 1:slots.end_lineno] = [""] * (slots.end_lineno - slots.lineno + 1)
         if isinstance(part, ast.ClassDef) and (mark := next((m for m in part.decorator_list if "dataclass" in ast.unparse(m)), None)):
             told = {option.arg: ast.unparse(option.value) for option in mark.keywords} if isinstance(mark, ast.Call) else {}
             if told.pop("frozen", "") == "True" and told.get("eq") != "False":

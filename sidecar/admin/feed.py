@@ -67,6 +67,10 @@ class Viewer:
         """Front.Writer: nobody looks any more."""
         self._finish(False)
 
+    def fail(self, error_type: str, text: bytes = b"") -> None:
+        """Front.Writer: it ends."""
+        self._finish(False)
+
     def _put(self, event: bytes | None) -> None:
         if event is None:
             self._write(last_chunk() if self._chunked else b"")

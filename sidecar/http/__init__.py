@@ -7,6 +7,7 @@
     sockets     what is listened on: opened, served, closed
     upstream    a lean connection to the engine
     fetch       one short answer of the engine, whole
-    downstream  one client's connection: requests cut out of it, each answered in its turn
+    inbound     what a client sends, read as requests
+    downstream  one client's connection: its requests, each answered in its turn
     front       all clients: room for them, what is wrong in the API's shape, an end
 """

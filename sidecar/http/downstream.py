@@ -1,7 +1,8 @@
 """One client's connection: its requests one after the other, each to a handler that writes the answer to the transport itself.
 
-httptools parses, strictly. A request is handed on as soon as its head has come, mostly with its whole body, since most come in one read;
-of a longer one the handler reads the rest. Requests that come before the answer wait, and so does their client.
+A request is handed on as soon as its head has come, mostly with its whole body, since most come in one read; of a longer one the handler
+reads the rest. What can be done at once is done in the same turn of the event loop; a task is made for what must be awaited. Requests
+that come before the answer wait, and so does their client.
 """
 
 import asyncio
@@ -11,35 +12,36 @@ import struct
 import sys
 import termios
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
-
-import httptools
+from typing import Any, Protocol, cast
 
 from perjoule.sidecar.http.heads import Fields
+from perjoule.sidecar.http.inbound import Body, Fault, Inbound
 
-FIELD_LIMIT = 64 * 1024  # bytes of a line; vLLM takes heads of 4 MiB, nginx 32 KiB in all, and tokens in cookies grow
-FIELDS_LIMIT = 256
-HEAD_LIMIT = 256 * 1024  # bytes of a head, of trailers or of a chunk's line, that have come without an end
-BODY_LIMIT = 256 * 1024  # bytes of a body that wait for the handler; the client waits with the rest
 LINGER_S = 2.0  # who was refused in mid-body has so long to stop sending
 AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
-VERSIONS = {"1.1": (1, 1), "1.0": (1, 0), "2.0": (2, 0), "0.9": (0, 9)}  # that llhttp reads
 
 
 class Writer(Protocol):
-    """Whoever writes to a client's transport and must hear how it fares."""
+    """Whoever writes to a client's transport and must hear how it fares. `fail`: what it writes ends here, and not well; `text` is said
+    to a client who has heard nothing yet."""
 
     def client_writable(self, writable: bool) -> None: ...
     def client_gone(self) -> None: ...
+    def fail(self, error_type: str, text: bytes = b"") -> None: ...
+
+
+Handle = Callable[["Request"], Coroutine[Any, Any, bool | None] | None]
+"""Sees to it that a request is answered and that its client hears of the end (`Downstream.answered`). What must be awaited for that is
+given back, and may leave the latter to its result."""
 
 
 class Keeper(Protocol):
     """Whose connections these are, and what is done with requests and with what is none."""
 
     slow_sender_s: float
-    handle: Callable[["Request"], Awaitable[bool]]
+    handle: Handle
 
     def made(self, client: "Downstream") -> None: ...
     def lost(self, client: "Downstream") -> None: ...
@@ -51,67 +53,6 @@ def reset(transport: asyncio.Transport) -> None:
     """End a connection with RST, and what was not sent yet with it."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     transport.abort()
-
-
-class HeadTooLargeError(Exception):
-    """A line, or their number, exceeds what is taken."""
-
-
-class Fault(NamedTuple):
-    """Bytes that are no request, and what their sender is told, in its turn."""
-
-    status: int
-    text: str
-
-
-class Body:
-    """What follows a head. `length` is None where the client said none, `whole` is whether all of it has come."""
-
-    __slots__ = ("_client", "_failed", "_pieces", "_size", "_waiter", "exists", "length", "whole")
-
-    def __init__(self, client: "Downstream", length: int | None, exists: bool) -> None:
-        self._client, self.length, self.exists = client, length, exists
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._failed = False
-        self.whole = False
-
-    async def some(self) -> bytes:
-        """What has come since the last call, at least a byte; nothing at the end. Raises ConnectionError if that will never come."""
-        while not self._pieces and not self.whole:
-            if self._failed:
-                raise ConnectionError("the rest of the body will not come")
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self.taken()
-
-    def taken(self) -> bytes:
-        """What has come since the last call."""
-        pieces, self._pieces = self._pieces, []
-        if self._size > BODY_LIMIT:
-            self._client.listen(True)
-        self._size = 0
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def feed(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size > BODY_LIMIT:
-            self._client.listen(False)
-        self._wake()
-
-    def end(self) -> None:
-        self.whole = True
-        self._wake()
-
-    def fail(self) -> None:
-        self._failed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 @dataclass(slots=True)
@@ -127,32 +68,31 @@ class Request:
     body: Body
 
 
-class Downstream(asyncio.Protocol):
+class Downstream(Inbound):
     """The connection; the exchange that writes to it is told of backpressure and of its end, without a task between."""
 
-    __slots__ = ("_behind", "_body", "_deaf", "_fields", "_full", "_head_timer", "_in_head", "_keeper", "_listens", "_parser", "_serving",
-                 "_stalled", "_url", "_waiting", "exchange", "idle_since", "transport")
+    __slots__ = ("_deaf", "_full", "_hands_on", "_head_timer", "_keeper", "_listens", "_served", "_task", "_waiting", "exchange",
+                 "idle_since", "transport")
 
     def __init__(self, keeper: Keeper) -> None:
+        super().__init__()
         self._keeper = keeper
         self.transport: asyncio.Transport | None = None
         self.exchange: Writer | None = None
         self.idle_since = 0.0  # since when nothing is asked; of the event loop's clock
-        self._parser: Any = httptools.HttpRequestParser(self)
         self._waiting: deque[Request | Fault] = deque()
-        self._serving: asyncio.Task[None] | None = None
-        self._body: Body | None = None  # of the request whose end has not come
-        self._in_head = self._deaf = False
+        self._served: Body | None = None  # of the request that is being answered
+        self._task: asyncio.Task[None] | None = None  # what that awaits, if anything
+        self._hands_on = False  # requests, just now
+        self._deaf = False  # what comes is not read any more
         self._listens = True
-        self._stalled = 0  # bytes since the last that were of any use
-        self._behind: bytes | None = None  # what came after a request to change the protocol; not parsed
-        self._full: asyncio.Future[None] | None = None  # while the client takes nothing
+        self._full = False  # the client takes nothing
         self._head_timer: asyncio.TimerHandle | None = None
 
     @property
-    def serving(self) -> asyncio.Task[None] | None:
-        """Who is at work on its requests; None while it asks nothing."""
-        return self._serving
+    def busy(self) -> bool:
+        """Whether a request of its is being answered."""
+        return self._served is not None
 
     @property
     def at_upgrade(self) -> bool:
@@ -197,6 +137,25 @@ class Downstream(asyncio.Protocol):
         if self.transport is not None:
             reset(self.transport)
 
+    def answered(self, keep: bool) -> None:
+        """The request at hand has been answered, or never will be. `keep` is whether the connection may serve another one."""
+        served, self._served = self._served, None
+        self.idle_since = asyncio.get_running_loop().time()
+        if self.transport is None:
+            self._keeper.lost(self)
+        elif keep and served is not None and (served.whole or self._deaf):  # who is not listened to has a fault waiting, and is told of it
+            self._go_on()
+        else:
+            self._hang_up()
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """The answer is not waited for any longer. Answers the task that ends with it, if there is one."""
+        if self._task is not None:
+            self._task.cancel()
+        elif self.exchange is not None:
+            self.exchange.fail("shutdown")
+        return self._task
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -206,157 +165,102 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._parser = None  # which holds this
         self._stop_head_timer()
         self._waiting.clear()
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.client_gone()
-        if self._body is not None:
-            self._body.fail()
-        self.resume_writing()
-        self._keeper.lost(self)
+        self.end()
+        if self._served is None:
+            self._keeper.lost(self)  # else it is when that has come to its end
+        elif self.exchange is not None:
+            self.exchange.client_gone()
 
     def pause_writing(self) -> None:
-        self._full = asyncio.get_running_loop().create_future()
+        self._full = True
         if self.exchange is not None:
             self.exchange.client_writable(False)
 
     def resume_writing(self) -> None:
-        full, self._full = self._full, None
-        if full is not None and not full.done():
-            full.set_result(None)
+        self._full = False
         if self.exchange is not None:
             self.exchange.client_writable(True)
+        elif self._served is None:
+            self._go_on()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if self._behind is not None:
-            self._behind += data
-            if len(self._behind) > BODY_LIMIT:
-                self.listen(False)
-            return
-        self._stalled += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._behind = data[upgrade.args[0]:]
-        except httptools.HttpParserError as error:
-            self._stop_at(error)
-        if self._stalled > HEAD_LIMIT and (self._in_head or self._body is not None):
-            self._stop_at(HeadTooLargeError())
-        if self._waiting:
-            self._serve_next()
-        if self._in_head and self._serving is None:
+        self._heed(self.read(data))
+        if self._in_head and self._served is None:
             if self._head_timer is None:
                 self._head_timer = asyncio.get_running_loop().call_later(self._keeper.slow_sender_s, self._head_too_slow)
         elif self._head_timer is not None:
             self._stop_head_timer()
 
-    # httptools
-
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        if len(self._url) > FIELD_LIMIT:
-            raise HeadTooLargeError
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._fields) == FIELDS_LIMIT:
-            raise HeadTooLargeError
-        self._fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        parser, headers = self._parser, Fields(self._fields)
-        if self._stalled > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
-            raise HeadTooLargeError
-        named, version = headers.named, VERSIONS[parser.get_http_version()]
-        hosts = len(named.get(b"host", ()))
-        if hosts > 1 or (hosts == 0 and version == (1, 1)):
-            raise ValueError(f"got {hosts} Host fields, expected one")
-        self._in_head = False
-        self._stalled = 0
-        length = int(named[b"content-length"][0]) if b"content-length" in named else None
-        self._body = body = Body(self, length, exists=bool(length) or b"transfer-encoding" in named)
-        method, target = parser.get_method().decode(), self._url.decode()
-        self._waiting.append(Request(self, method, target, version, headers, parser.should_keep_alive(), body))
-
-    def on_body(self, data: bytes) -> None:
-        self._stalled = 0
-        if self._body is not None:
-            self._body.feed(data)
-
-    def on_message_complete(self) -> None:
-        self._stalled = 0
-        if self._body is not None:
-            self._body.end()
-            self._body = None
-
     # requests
 
-    def _stop_at(self, error: Exception) -> None:
-        """What has come cannot be read, and nothing after it."""
-        reason = error.__context__ or error
-        if isinstance(reason, HeadTooLargeError):
-            fault = Fault(431, f"the request's head exceeds {FIELD_LIMIT} bytes a line, {FIELDS_LIMIT} fields or {HEAD_LIMIT} bytes in all")
-        else:
-            fault = Fault(400, f"the request is not HTTP/1.1: {reason}")
-        self._deaf, self._in_head = True, False
-        self._waiting.append(fault)
-        if self._body is not None:
-            self._body.fail()
+    def begun(self, method: str, target: str, version: tuple[int, int], headers: Fields, keep_alive: bool, body: Body) -> None:
+        """Inbound: it waits its turn."""
+        self._waiting.append(Request(self, method, target, version, headers, keep_alive, body))
 
-    def _serve_next(self) -> None:
-        if self._serving is None:
-            self._serving = asyncio.get_running_loop().create_task(self._serve(self._waiting.popleft()))
-        else:
-            self.listen(False)  # it has asked before it was answered: it may wait
+    def _heed(self, fault: Fault | None) -> None:
+        """Hand on what has been read, up to the fault in it."""
+        if fault is not None:
+            self._deaf = True
+            self._waiting.append(fault)
+        if self._waiting and not self._hands_on:
+            self._hands_on = True
+            while self._waiting and self._served is None and not self._full:
+                self._hand_on(self._waiting.popleft())
+            self._hands_on = False
+            if self._waiting:
+                self.listen(False)  # it has asked before it was answered: it may wait
 
-    async def _serve(self, asked: Request | Fault) -> None:
-        """Serve this and those that wait, each when the one before has been answered and its client has taken that."""
-        try:
-            while await self._is_kept(asked):
-                if self._full is not None:
-                    await self._full
-                if self._behind and not self._waiting:
-                    self._parse_on()
-                self.listen(True)
-                if not self._waiting:
-                    break
-                asked = self._waiting.popleft()
-        finally:
-            self._serving = None
-            self.idle_since = asyncio.get_running_loop().time()
-
-    def _parse_on(self) -> None:
-        """The protocol was not changed: what came behind the request is HTTP after all."""
-        behind, self._behind = self._behind or b"", None
-        self._parser = httptools.HttpRequestParser(self)
-        self.data_received(behind)
-
-    async def _is_kept(self, asked: Request | Fault) -> bool:
-        """Answer it. Whether the connection goes on."""
+    def _hand_on(self, asked: Request | Fault) -> None:
         if isinstance(asked, Fault):
             self.refuse(*asked)
-            return False
+            return
+        self._served = asked.body
         try:
-            keep = await self._keeper.handle(asked)
+            awaited = self._keeper.handle(asked)
         except Exception as error:
-            keep = False
+            self.failed(error)
+            return
+        if awaited is not None:
+            self._task = asyncio.get_running_loop().create_task(self._await(awaited))
+
+    async def _await(self, awaited: Coroutine[Any, Any, bool | None]) -> None:
+        keep, broke = None, None
+        try:
+            keep = await awaited
+        except Exception as error:
+            broke = error
+        finally:
+            self._task = None
+        if broke is not None:
+            self.failed(broke)
+        elif keep is not None:
+            self.answered(keep)
+
+    def failed(self, error: Exception) -> None:
+        """The sidecar broke over the request at hand."""
+        text = self._keeper.failed(error)
+        if self.exchange is not None:
+            self.exchange.fail("sidecar_error", text)
+        elif self._served is not None:
             if self.transport is not None and not self.transport.is_closing():
-                self.transport.write(self._keeper.failed(error))
-        if keep and (asked.body.whole or self._deaf):  # who is not listened to has a fault waiting, and is told of it
-            return True
-        self._hang_up()
-        return False
+                self.transport.write(text)
+            self.answered(False)
+
+    def _go_on(self) -> None:
+        """The next one: what was asked before is answered."""
+        if self._full or self.transport is None:
+            return
+        fault = self.read_behind() if self._behind is not None and not self._waiting else None
+        self.listen(True)
+        self._heed(fault)
 
     def _hang_up(self) -> None:
         """Close, once the client has what was written. While it is still sending that is not at once: its system would throw it away."""
+        self._waiting.clear()
         transport = self.transport
         if transport is None or transport.is_closing():
             return
@@ -371,7 +275,7 @@ class Downstream(asyncio.Protocol):
 
     def _head_too_slow(self) -> None:
         self._head_timer = None
-        if self._in_head and self._serving is None:
+        if self._in_head and self._served is None:
             self.refuse(408, f"the request's head was not whole after {self._keeper.slow_sender_s:g} s (--slow-sender-s)")
 
     def _stop_head_timer(self) -> None:

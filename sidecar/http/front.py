@@ -4,11 +4,11 @@ import asyncio
 import http
 import logging
 import resource
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 import orjson
 
-from perjoule.sidecar.http.downstream import Downstream, Request
+from perjoule.sidecar.http.downstream import Downstream, Handle
 
 IDLE_S = 75.0  # a connection that asks nothing for so long is closed, as nginx does
 IDLE_LOOK_S = 5.0
@@ -20,10 +20,9 @@ logger = logging.getLogger("perjoule")
 
 
 class Front:
-    """Makes a Downstream for every client. `handle` serves a request, and answers whether the connection may serve another one;
-    `slow_sender_s` is what a head may take."""
+    """Makes a Downstream for every client. `handle` serves a request; `slow_sender_s` is what a head may take."""
 
-    def __init__(self, handle: Callable[[Request], Awaitable[bool]], *, slow_sender_s: float = 30.0, max_connections: int = 0) -> None:
+    def __init__(self, handle: Handle, *, slow_sender_s: float = 30.0, max_connections: int = 0) -> None:
         """Without a number of connections there is room for as many as the process may have open."""
         self.handle, self.slow_sender_s = handle, slow_sender_s
         self._most = max_connections or room_for_connections()
@@ -32,6 +31,11 @@ class Front:
 
     def __call__(self) -> Downstream:
         return Downstream(self)
+
+    @property
+    def busy(self) -> int:
+        """Requests that are being answered."""
+        return sum(client.busy for client in self.clients)
 
     async def close(self, patience_s: float) -> None:
         """Let go of those who ask nothing at once, of the others once they are answered, or after so long."""
@@ -42,11 +46,9 @@ class Front:
         while self.clients and asyncio.get_running_loop().time() < until_s:
             await asyncio.sleep(CLOSE_LOOK_S)
             self._close_idle(0.0)
-        late = [client.serving for client in self.clients if client.serving is not None]
-        for task in late:
-            task.cancel()
+        late = [task for client in tuple(self.clients) if (task := client.stop()) is not None]
         await asyncio.gather(*late, return_exceptions=True)
-        for client in self.clients:
+        for client in tuple(self.clients):
             if client.transport is not None:
                 client.transport.abort()
         await asyncio.sleep(0)  # in the next turn of the loop they are gone
@@ -81,7 +83,7 @@ class Front:
     def _close_idle(self, longer_than_s: float) -> None:
         since = asyncio.get_running_loop().time() - longer_than_s
         for client in self.clients:
-            if client.serving is None and client.idle_since <= since and client.transport is not None:
+            if not client.busy and client.idle_since <= since and client.transport is not None:
                 client.transport.close()
 
 

@@ -1,7 +1,6 @@
 """A lean connection to the engine: httptools parses, whole reads are handed on at once, idle connections are kept warm.
 
-aiohttp's client would wake a task for every chunk and rebuild header objects for every answer; here `data_received` ends in
-one call of the exchange, which writes to the client's transport in the same tick.
+No task is woken and no object made for a piece: `data_received` ends in one call of the exchange, which writes to the client.
 """
 
 import asyncio
@@ -10,7 +9,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import aiohappyeyeballs
 import httptools
@@ -18,7 +17,7 @@ import httptools
 from perjoule.sidecar.http.addresses import Unix, read_origin
 from perjoule.sidecar.http.heads import Fields, Head, chunk_opening, first, tokens
 
-# uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer than this is not worth a try.
+# uvicorn, and so vLLM, closes a connection that was idle for 5 s: one that was idle for longer is not worth a try.
 IDLE_LIMIT_S = 4.0
 HEAD_LIMIT = 256 * 1024  # bytes of an answer's head; nginx's buffers hold 32 KiB
 NO_BODY = frozenset({204, 304})
@@ -57,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._receiver: Receiver | None = None
         self.transport: asyncio.Transport | None = None
+        self._parser: Any = None
         self._head: Head | None = None
         self._answered = self._eof = False
         self.idle_since = 0.0
@@ -73,7 +73,8 @@ class Connection(asyncio.Protocol):
         self._switch = switch
         self._switched: Head | None = None
         self._receiver, self._request_is_head = receiver, is_head
-        self._parser = httptools.HttpResponseParser(self)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         self._head = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
@@ -154,7 +155,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self._parser = None  # type: ignore[assignment]  # it holds this, and would keep it until the garbage collector comes
+        self._parser = None  # which holds this
         self._pool.forget(self)
         receiver = self._receiver
         if receiver is None:
@@ -234,6 +235,8 @@ class Connection(asyncio.Protocol):
         self._receiver = None
         if self._keeps and not self._extra and self.transport is not None and not self.transport.is_closing():
             self.used = True
+            if self._request_is_head:
+                self._parser = None  # it waits for a body
             self._pool.give_back(self)
         else:
             self._close()
@@ -272,13 +275,15 @@ class Upstream:
             connection.abandon()
         return None
 
-    async def connection(self, *, fresh: bool = False) -> Connection:
-        """A connection that is ready for a request: a warm one, unless `fresh`. Raises UpstreamError."""
-        if not fresh and (warm := self.warm()) is not None:
-            return warm
+    async def connection(self) -> Connection:
+        """A connection that is ready for a request: a warm one, or a new one. Raises UpstreamError."""
+        return self.warm() or await self.connect()
+
+    async def connect(self) -> Connection:
+        """A new connection. Raises UpstreamError."""
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                return await self._connect()
+                return await self._opened()
         except TimeoutError:
             said = f"{self.url} did not accept a connection in {self._connect_timeout_s:g} s"
             raise UpstreamError("upstream_timeout", said, 504) from None
@@ -287,8 +292,8 @@ class Upstream:
         except OSError as error:
             raise UpstreamError("upstream_unreachable", f"cannot connect to {self.url}: {error.strerror or error}") from error
 
-    async def _connect(self) -> Connection:
-        """A new connection. Of several addresses that a name has, each gets a head start on the next one (RFC 8305)."""
+    async def _opened(self) -> Connection:
+        """Of several addresses that a name has, each gets a head start on the next one (RFC 8305)."""
         loop = asyncio.get_running_loop()
         if isinstance(self.address, Unix):
             _, made = await loop.create_unix_connection(lambda: Connection(self), self.address.path)

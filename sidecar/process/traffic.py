@@ -31,6 +31,11 @@ class Traffic:
         """Nothing to say: it lives in this process."""
         return {}
 
+    @property
+    def active(self) -> int:
+        """Requests between their arrival and the end of their answer."""
+        return self._front.busy if self._front is not None else 0
+
     async def open(self, listening: socket.socket | None = None) -> str:
         """Take clients, at this socket or at `--listen`; answers the URL. Raises OSError if the port cannot be had."""
         config = self.relay.config
@@ -59,7 +64,7 @@ class Traffic:
         self.relay.draining = True
         self._stop_listening()
         deadline = time.monotonic() + self.relay.config.drain_s
-        while self.relay.active and time.monotonic() < deadline and not at_once.is_set():
+        while self.active and time.monotonic() < deadline and not at_once.is_set():
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def close(self) -> None:

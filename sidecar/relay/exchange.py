@@ -17,9 +17,10 @@ from perjoule.sidecar.dialects.watch import Watch
 from perjoule.sidecar.http.downstream import Downstream
 from perjoule.sidecar.http.front import error_answer
 from perjoule.sidecar.http.heads import Head, chunk, first
-from perjoule.sidecar.http.upstream import Connection, UpstreamError
+from perjoule.sidecar.http.upstream import UpstreamError
 from perjoule.sidecar.record import Charge, Outcome, Status
 from perjoule.sidecar.relay.answer import Additions, Answer, Told
+from perjoule.sidecar.relay.sending import Sending
 
 UNKNOWN = Charge(Status.UNAVAILABLE, "", "", settled=False)  # what is said where the meter itself failed
 
@@ -38,15 +39,17 @@ class Desk(Protocol):
     def failed(self) -> None: ...
 
 
-class Exchange:
-    """Receives from one upstream connection, writes to one client. `done` is set when the engine's side is over or gone."""
+class Exchange(Sending):
+    """Receives from one upstream connection, writes to one client."""
 
-    __slots__ = ("_answer", "_asks", "_client", "_desk", "_late", "_ordinary", "_slow_after_s", "_slow_timer", "_told", "_unseen",
-                 "_wants_settled", "_watch", "begun", "connection", "done", "failure", "over", "request")
+    __slots__ = ("_answer", "_asks", "_client", "_desk", "_ended", "_late", "_ordinary", "_slow_after_s", "_slow_timer", "_told", "_unseen",
+                 "_wants_settled", "_watch", "begun")
 
     def __init__(self, client: Downstream, watch: Watch | Sight | None, additions: Additions, *, http11: bool, keep_alive: bool,
-                 slow_after_s: float, desk: Desk) -> None:
-        self._client, self._watch, self._desk, self._slow_after_s = client, watch, desk, slow_after_s
+                 slow_after_s: float, desk: Desk, ended: Callable[[bool], None]) -> None:
+        """`ended` is called once, last of all: whether the client's connection may serve another request."""
+        super().__init__()
+        self._client, self._watch, self._desk, self._slow_after_s, self._ended = client, watch, desk, slow_after_s, ended
         record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
         self._answer = Answer(additions, self._tell if watch is not None else None, record_path, http11=http11, keep_alive=keep_alive)
         self._wants_settled = additions.wait_settled
@@ -56,12 +59,7 @@ class Exchange:
         self._ordinary: bytes | None = None  # what tells one more token, while nothing is in the making
         self._unseen: tuple[int, bytes] | None = None  # a piece that the watch has not looked at yet
         self._slow_timer: asyncio.TimerHandle | None = None
-        self.request = b""  # what is sent to the engine, until it answers: till then it might have to be sent again
         self.begun = False  # a byte has gone to the client
-        self.over = False
-        self.failure: UpstreamError | None = None
-        self.connection: Connection | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         client.exchange = self
         if watch is not None:
             try:
@@ -118,16 +116,18 @@ class Exchange:
             self._client.transport.write(self._answer.interim(head))
 
     def lost(self, error: UpstreamError) -> None:
-        """Upstream.Receiver: the engine broke off. With nothing sent yet, whoever waits on `done` decides what to answer."""
+        """Upstream.Receiver: the engine broke off."""
         if self.over:
             return
-        self.failure = error
-        if self.begun:
-            self.over = True
-            self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.abandon())
-            self._end_watch(time.monotonic_ns(), Outcome.ERRORED, error.kind)
-            self._cut()
-        self._set_done()
+        if not self.begun:
+            if not self.sends_again():
+                self.refuse(error)
+            return
+        self.over = True
+        self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.abandon())
+        self._end_watch(time.monotonic_ns(), Outcome.ERRORED, error.kind)
+        self._cut()
+        self._end()
 
     # from the client
 
@@ -162,10 +162,14 @@ class Exchange:
         if self._client.untaken() < untaken:
             self._await_reader()
             return
-        self._break_off(Outcome.CANCELLED, "slow_reader")
         self._client.reset()
+        self._break_off(Outcome.CANCELLED, "slow_reader")
 
     # ends
+
+    def broke(self, error: Exception) -> None:
+        """Sending: the client is told, and it ends."""
+        self._client.failed(error)
 
     def _ask(self, t_ns: int) -> None:
         assert self._watch is not None
@@ -184,7 +188,7 @@ class Exchange:
         if not self.keep_alive and self._client.transport is not None:
             self._client.transport.close()
         self._detach()
-        self._set_done()
+        self._end()
 
     def refuse(self, error: UpstreamError) -> None:
         """Nothing has been sent and nothing will come: answer the failure."""
@@ -194,34 +198,35 @@ class Exchange:
         self._end_watch(time.monotonic_ns(), Outcome.ERRORED, error.kind)
         self._write(error_answer(error.status, str(error), error.kind, keep_alive=self.keep_alive))
         self._detach()
+        self._end()
 
-    def fail(self, error_type: str) -> None:
-        """The sidecar broke, or stops: no clean end."""
-        self._break_off(Outcome.ERRORED, error_type)
+    def fail(self, error_type: str, text: bytes = b"") -> None:
+        """Downstream.Writer: the sidecar broke, or stops: no clean end."""
+        if self.over:
+            return
         if self.begun:
             self._cut()
+        else:
+            self._write(text)
+        self._break_off(Outcome.ERRORED, error_type)
 
     def give_way(self) -> None:
         """The engine has consented to another protocol: the client is somebody else's to write to."""
         self.over = True
         self._detach()
-        self._set_done()
-
-    def again(self) -> None:
-        """Forget a connection that had gone stale before it answered; another is about to be tried."""
-        self.failure, self.connection = None, None
-        self.done = asyncio.get_running_loop().create_future()
+        self._end()
 
     def _break_off(self, outcome: Outcome, error_type: str | None) -> None:
         """End now, on both sides."""
         if self.over:
             return
         self.over = True
+        self._answer.keep_alive = False
         self._end_watch(time.monotonic_ns(), outcome, error_type)
         if self.connection is not None:
             self.connection.abandon()
         self._detach()
-        self._set_done()
+        self._end()
 
     def _cut(self) -> None:
         """End the client's connection so that it cannot be taken for a clean end."""
@@ -239,7 +244,7 @@ class Exchange:
         logger.exception("metering a request failed; its traffic goes on")
 
     def _open(self, t_ns: int, head: Head) -> bytes:
-        self.request = b""
+        self.has_answer()
         out = self._answer.open(head)
         if self._watch is not None:
             encoding = first(head.headers, b"content-encoding")
@@ -313,6 +318,5 @@ class Exchange:
             self._slow_timer.cancel()
             self._slow_timer = None
 
-    def _set_done(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+    def _end(self) -> None:
+        self._ended(self._answer.keep_alive)

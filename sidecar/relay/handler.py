@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from perjoule.sidecar.http import heads
 from perjoule.sidecar.http.downstream import Downstream, Request
 from perjoule.sidecar.http.front import error_answer, json_answer
 from perjoule.sidecar.http.paths import origin_form, path_of
-from perjoule.sidecar.http.upstream import Switch, Upstream, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 from perjoule.sidecar.relay.answer import HOLD_LIMIT, HOLD_LIMIT_OF_MEDIA, Additions
 from perjoule.sidecar.relay.exchange import Desk, Exchange
 from perjoule.sidecar.relay.handshake import FIELDS, Handshake, Session
@@ -45,6 +45,21 @@ class AnyDesk(Keeping, Desk, Protocol):
 
 
 @dataclass(slots=True)
+class Visit:
+    """A request that has been let in: where it goes (`path` is None if that cannot be read as one), what it is there, whose, and when."""
+
+    request: Request
+    target: str
+    path: str | None
+    endpoint: Endpoint | None
+    entry: Entry
+    keep_alive: bool
+    upgrades: bool
+    t_ns: int
+    unix_ns: int
+
+
+@dataclass(slots=True)
 class Relay:
     """Everything a request needs on its way; `engine` is what the upstream was found to be."""
 
@@ -55,44 +70,71 @@ class Relay:
     tracing: bool = False
     engine: str = "unknown"
     draining: bool = False
-    active: int = field(default=0, init=False)
 
-    async def handle(self, request: Request) -> bool:
-        """One request of one client, to the end of its answer. Whether the client's connection may serve another one."""
-        self.active += 1
-        try:
-            return await self._handle(request)
-        finally:
-            self.active -= 1
-
-    async def _handle(self, request: Request) -> bool:
+    def handle(self, request: Request) -> Coroutine[Any, Any, bool | None] | None:
+        """Downstream's Handle: a request is let in and sent on, or refused."""
         t_ns, unix_ns = time.monotonic_ns(), time.time_ns()
         client, method, target, headers = request.client, request.method, origin_form(request.target), request.headers
-        path = path_of(target)
-        keep_alive = request.keep_alive and not self.draining
         fault = heads.fault(method, request.version, heads.first(headers, b"transfer-encoding"), heads.first(headers, b"expect"))
         if fault is not None:
             return self._refuse(client, *fault)
+        path, keep_alive = path_of(target), request.keep_alive and not self.draining
         upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body.exists and asks(method, headers)
         plain = target if path is None else path
         endpoint = socket_endpoint_of(method, plain) if upgrades else endpoint_of(method, plain) or job_endpoint_of(method, plain)
         entry = self.doors.enter(method, path, headers)
-        if endpoint is not None and isinstance(entry, Entry) and entry.limited is not None:
-            entry = await self.desk.admit(entry.limited, t_ns) or entry
         if isinstance(entry, Refusal):
-            return self._refuse(client, entry.status, entry.text, entry.kind, entry.fields, keep_alive and request.body.whole)
-        if method == "GET" and path is not None and path.startswith(RECORDS):
-            return await self._answer_record(client, path.removeprefix(RECORDS), entry, keep_alive)
-        if upgrades:
-            return await self._upgrade(client, target, headers, entry, endpoint, keep_alive)
+            self._turn_away(request, entry, keep_alive)
+            return None
+        visit = Visit(request, target, path, endpoint, entry, keep_alive, upgrades, t_ns, unix_ns)
+        if endpoint is not None and entry.limited is not None:
+            return self._admit(visit, entry.limited)
+        return self._serve(visit)
+
+    async def _admit(self, visit: Visit, name: str) -> bool | None:
+        """Somebody whose budget must be asked for."""
+        refusal = await self.desk.admit(name, visit.t_ns)
+        if refusal is not None:
+            self._turn_away(visit.request, refusal, visit.keep_alive)
+            return None
+        awaited = self._serve(visit)
+        return await awaited if awaited is not None else None
+
+    def _serve(self, visit: Visit) -> Coroutine[Any, Any, bool | None] | None:
+        """Serve who has been let in: at once, if his whole request is there."""
+        request, path = visit.request, visit.path
+        if request.method == "GET" and path is not None and path.startswith(RECORDS):
+            return self._answer_record(visit, path.removeprefix(RECORDS))
+        if visit.upgrades:
+            return self._upgrade(visit)
+        look = jobs.look_of(request.method, path) if visit.endpoint is None else None
+        if look is not None or not request.body.whole:
+            return self._hear(visit, look)
+        self._send(visit, request.body.taken())
+        return None
+
+    async def _hear(self, visit: Visit, look: jobs.Look | None) -> bool | None:
+        """Serve one whose body is still to come, or who asks about a job."""
         try:
-            body = request.body.taken() if request.body.whole else await self._read(request)
+            body = await self._read(visit.request)
         except ConnectionError:  # the client left in the middle of its request, or the rest of it is malformed: nothing has begun
             return True
         except TimeoutError:
-            return self._refuse(client, 408, f"the request's body came too slowly (--slow-sender-s {self.config.slow_sender_s:g})")
+            text = f"the request's body came too slowly (--slow-sender-s {self.config.slow_sender_s:g})"
+            return self._refuse(visit.request.client, 408, text)
+        view = await self._view(look) if look is not None else None
+        if visit.request.client.transport is None:  # the client left meanwhile
+            return True
+        self._send(visit, body, look, view)
+        return None
+
+    def _send(self, visit: Visit, body: bytes | None, look: jobs.Look | None = None, view: View | None = None) -> None:
+        """Send a request to the engine; its answer finds the client."""
+        request, target, endpoint, entry = visit.request, visit.target, visit.endpoint, visit.entry
+        client, method, headers = request.client, request.method, request.headers
         if body is None or len(body) > self.config.max_body_mb * 1_000_000:
-            return self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
+            self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
+            return
         drop: set[bytes] = {*entry.drop}
         add: list[tuple[bytes, bytes]] = [*entry.add]
         if request.version < (1, 1) and heads.first(headers, b"host") is None:  # which HTTP/1.0 may lack
@@ -108,70 +150,37 @@ class Relay:
                 drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
             else:
                 keep_readable(headers, drop, add)
-            about = self.desk, endpoint, asked, identity, self.engine, t_ns, unix_ns
-            kind = jobs.creates(plain, body)
+            about = self.desk, endpoint, asked, identity, self.engine, visit.t_ns, visit.unix_ns
+            kind = jobs.creates(target if visit.path is None else visit.path, body)
             watch = (Watch(*about) if kind is None
                      else Creation(*about, kind=kind[0], base=kind[1], credential=credential_shown(headers, drop)))
-        elif (look := jobs.look_of(method, path)) is not None:
-            view = await self._view(look)
-            if client.transport is None:  # the client left meanwhile
-                return True
-            if view is not None:
-                watch, additions = Sight(self.desk, look, view), self._job_additions(headers, look, view, entry)
-                keep_readable(headers, drop, add)
-        elif (removed := jobs.removed_by(method, path, body)) is not None:
-            self.desk.removed(removed, t_ns)
+        elif look is not None and view is not None:
+            watch, additions = Sight(self.desk, look, view), self._job_additions(headers, look, view, entry)
+            keep_readable(headers, drop, add)
+        elif look is None and (removed := jobs.removed_by(method, visit.path, body)) is not None:
+            self.desk.removed(removed, visit.t_ns)
         if additions.shown:  # if a sidecar is behind this one, it is not to say another number
             drop.add(INCLUDE)
             add.append((Header.INCLUDE.encode(), b"none"))
-        exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=keep_alive,
-                            slow_after_s=self.config.slow_reader_s, desk=self.desk)
+        exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=visit.keep_alive,
+                            slow_after_s=self.config.slow_reader_s, desk=self.desk, ended=client.answered)
         head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=frozenset(drop), add=add)
-        exchange.request = head + body
-        del body  # a long prompt is not held for as long as its answer takes
-        try:
-            await self._run(exchange, is_head=method == "HEAD")
-        except BaseException as error:
-            exchange.fail("shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error")
-            raise
-        return exchange.keep_alive
+        exchange.send(self.upstream, head + body, is_head=method == "HEAD")
 
-    async def _upgrade(self, client: Downstream, target: str, headers: heads.Headers, entry: Entry, endpoint: Endpoint | None,
-                       keep_alive: bool) -> bool:
+    async def _upgrade(self, visit: Visit) -> bool:
         """A request for a WebSocket, to the end of the answer that refuses it, or to the end of both connections."""
+        request, target, entry, headers = visit.request, visit.target, visit.entry, visit.request.headers
         drop: set[bytes] = {INCLUDE, *entry.drop}
         add: list[tuple[bytes, bytes]] = [*entry.add, *FIELDS]
         session = None
-        if endpoint is not None:
+        if visit.endpoint is not None:
             identity = identify(headers, entry.tenant, drop, add, tracing=self.tracing)
-            session = Session(self.desk, endpoint, identity, self.engine, target)
-        exchange = Exchange(client, None, Additions(), http11=True, keep_alive=keep_alive, slow_after_s=self.config.slow_reader_s,
-                            desk=self.desk)
-        handshake = Handshake(client, headers, exchange, session, self.config.slow_reader_s, self.desk.failed)
-        exchange.request = heads.request_head("GET", self.upstream.prefix + target.encode(), headers, 0, drop=frozenset(drop), add=add)
-        return await handshake.run(lambda switch: self._run(exchange, is_head=False, switch=switch))
-
-    async def _run(self, exchange: Exchange, *, is_head: bool, switch: Switch | None = None) -> None:
-        """Send it and wait for the engine's side to be over. A warm connection that had gone stale is tried once more, fresh."""
-        for fresh in (False, True):
-            try:
-                connection = (None if fresh else self.upstream.warm()) or await self.upstream.connection(fresh=True)
-            except UpstreamError as error:
-                exchange.refuse(error)
-                return
-            if exchange.over:  # the client left meanwhile
-                connection.abandon()
-                return
-            exchange.connection = connection
-            connection.begin(exchange, exchange.request, is_head=is_head, switch=switch)
-            await exchange.done
-            failure = exchange.failure
-            if failure is None or exchange.over:
-                return
-            if fresh or not connection.used or connection.answered:
-                exchange.refuse(failure)
-                return
-            exchange.again()
+            session = Session(self.desk, visit.endpoint, identity, self.engine, target)
+        handshake = Handshake(request.client, headers, session, self.config.slow_reader_s, self.desk.failed)
+        exchange = Exchange(request.client, None, Additions(), http11=True, keep_alive=visit.keep_alive,
+                            slow_after_s=self.config.slow_reader_s, desk=self.desk, ended=handshake.ended)
+        head = heads.request_head("GET", self.upstream.prefix + target.encode(), headers, 0, drop=frozenset(drop), add=add)
+        return await handshake.run(exchange, self.upstream, head)
 
     async def _read(self, request: Request) -> bytes | None:
         """The whole request body; None if it is larger than is allowed."""
@@ -226,25 +235,29 @@ class Relay:
         return Additions(headers=self.config.headers, in_usage=is_status and b"usage" in wanted, wait_settled=b"settled" in wanted,
                          job_id=look.id, at_once=view.told is not None)
 
-    async def _answer_record(self, client: Downstream, record_id: str, entry: Entry, keep_alive: bool) -> bool:
+    async def _answer_record(self, visit: Visit, record_id: str) -> bool | None:
         """`GET /energy/{id}`: the record by its id or by the client's request id. One that has ended is waited for, until settled.
         Who has a key gets the records of that key only."""
+        client, name = visit.request.client, visit.entry.name
         try:
             found = await self.desk.find(record_id)
         except OSError as error:
             return self._refuse(client, 503, f"the ledger cannot be read now: {error}")
-        if found is None or (entry.name is not None and found["tenant"] != entry.name):
+        if found is None or (name is not None and found["tenant"] != name):
             text = f"no record with id {record_id[:80]!r}; a request has one once it has ended"
-            answer = error_answer(404, text, "record_not_found", keep_alive=keep_alive)
-        else:
-            answer = json_answer(200, orjson.dumps(found), keep_alive=keep_alive)
+            return self._refuse(client, 404, text, "record_not_found", keep_alive=visit.keep_alive)
         if client.transport is not None:
-            client.transport.write(answer)
-        return keep_alive
+            client.transport.write(json_answer(200, orjson.dumps(found), keep_alive=visit.keep_alive))
+        return visit.keep_alive
+
+    def _turn_away(self, request: Request, refusal: Refusal, keep_alive: bool) -> None:
+        keep_alive = keep_alive and request.body.whole
+        self._refuse(request.client, refusal.status, refusal.text, refusal.kind, refusal.fields, keep_alive)
 
     @staticmethod
     def _refuse(client: Downstream, status: int, text: str, kind: str = "", fields: Iterable[tuple[str, str]] = (),
-                keep_alive: bool = False) -> bool:
+                keep_alive: bool = False) -> None:
+        """The answer to a request that is not served."""
         if client.transport is not None:
             client.transport.write(error_answer(status, text, kind, fields, keep_alive=keep_alive))
-        return keep_alive
+        client.answered(keep_alive)

@@ -6,7 +6,7 @@ tunnel is opened only where it has proven that it speaks WebSocket with this cli
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -18,7 +18,7 @@ from perjoule.sidecar.dialects.watch import Identity, Metering, Watch
 from perjoule.sidecar.dialects.websocket import consents, extensions_of
 from perjoule.sidecar.http.downstream import Downstream
 from perjoule.sidecar.http.heads import Head, Headers, switching_head
-from perjoule.sidecar.http.upstream import Connection, Switch
+from perjoule.sidecar.http.upstream import Connection, Upstream
 from perjoule.sidecar.record import Outcome
 from perjoule.sidecar.relay.exchange import Exchange
 from perjoule.sidecar.relay.identity import another
@@ -56,32 +56,39 @@ class Handshake:
 
     client: Downstream
     asked: Headers
-    exchange: Exchange
     session: Session | None
     patience_s: float
     failed: Callable[[], None]
     tunnel: Tunnel | None = field(default=None, init=False)
+    _ended: "asyncio.Future[bool] | None" = field(default=None, init=False)
 
-    async def run(self, send: Callable[[Switch], Awaitable[None]]) -> bool:
+    async def run(self, exchange: Exchange, upstream: Upstream, request: bytes) -> bool:
         """To the end of the answer or of the tunnel. Whether the client's connection may serve another request."""
+        self._ended = asyncio.get_running_loop().create_future()
         try:
-            await send(self._switch)
+            exchange.send(upstream, request, is_head=False, switch=lambda *consent: self._switch(exchange, *consent))
+            keep_alive = await self._ended
             if self.tunnel is not None:
                 await self.tunnel.done
         except BaseException as error:
             reason = "shutdown" if isinstance(error, asyncio.CancelledError) else "sidecar_error"
-            self.exchange.fail(reason)
+            exchange.fail(reason)
             if self.tunnel is not None:
                 self.tunnel.cut(Outcome.ERRORED, reason)
             raise
-        return self.exchange.keep_alive
+        return keep_alive
 
-    def _switch(self, engine: Connection, head: Head, behind: bytes) -> bool:
+    def ended(self, keep_alive: bool) -> None:
+        """The exchange has: the engine has answered, or has consented."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(keep_alive)
+
+    def _switch(self, exchange: Exchange, engine: Connection, head: Head, behind: bytes) -> bool:
         """The engine's 101 has come."""
         if not consents(self.asked, head.headers):
             return False
         session = self.session.opened(extensions_of(head.headers)) if self.session is not None else None
-        self.exchange.give_way()
+        exchange.give_way()
         self.tunnel = Tunnel(self.client, engine, switching_head(head), session, patience_s=self.patience_s, failed=self.failed)
         self.tunnel.from_engine(behind)
         return True

@@ -122,7 +122,7 @@ async def idle(front: Running) -> None:
     """Waits until nothing is on its way any more; and neither a connection is remembered, nor by any timer a tunnel."""
     traffic = front.service.traffic
     async with asyncio.timeout(SOON_S):
-        while traffic.relay.active or traffic._front.clients:
+        while traffic.active or traffic._front.clients:
             await asyncio.sleep(0.01)
     gc.collect()
     assert not [it for it in gc.get_objects() if isinstance(it, Tunnel)]

@@ -124,7 +124,7 @@ async def test_t01_t03_a_client_that_leaves_in_any_phase_frees_the_engine_and_is
         reset_now(writer) if is_reset else writer.close()
         async with asyncio.timeout(10):
             await engine.closed.wait()
-        await until(lambda: front.service.meter.unsettled == 0 and front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.meter.unsettled == 0 and front.service.traffic.active == 0)
         (record,) = await front.records(1)
         expected = (Outcome.COMPLETED, None) if is_complete else (Outcome.CANCELLED, "client_disconnected")
         assert (record.facts.outcome, record.facts.error_type) == expected
@@ -143,9 +143,9 @@ async def test_t03_a_client_that_leaves_while_it_uploads_has_asked_for_nothing(i
         tasks = len(asyncio.all_tasks())
         _, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(post(CHAT, INFER)[:-5])
-        await until(lambda: front.service.traffic.relay.active == 1)
+        await until(lambda: front.service.traffic.active == 1)
         reset_now(writer) if is_reset else writer.close()
-        await until(lambda: front.service.traffic.relay.active == 0 and len(asyncio.all_tasks()) <= tasks)
+        await until(lambda: front.service.traffic.active == 0 and len(asyncio.all_tasks()) <= tasks)
         assert engine.requests == []
         assert front.service.meter.unsettled == 0
         assert front.sink.records == []
@@ -168,7 +168,7 @@ async def test_t03_a_client_that_leaves_while_its_charge_settles(script):
         await until(lambda: front.service.meter.unsettled == 1 and front.service.meter.in_flight == 0)
         writer.close()
         (record,) = await front.records(1)
-        await until(lambda: front.service.traffic.relay.active == 0 and len(asyncio.all_tasks()) <= tasks + engine.connections)
+        await until(lambda: front.service.traffic.active == 0 and len(asyncio.all_tasks()) <= tasks + engine.connections)
         assert record.facts.outcome is Outcome.COMPLETED
         assert len(front.sink.records) == 1
         assert body_of(await front.send(post("/a", b""))) == body_of(b"".join(step for step in script if isinstance(step, bytes)))

@@ -190,12 +190,12 @@ async def test_t33_chunks_that_turn_out_to_be_malformed_are_refused_at_once(rest
     async with scripted([answer(b"{}")]) as engine, sidecar(engine.url) as front:
         reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
         writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
-        await until(lambda: front.service.traffic.relay.active == 1)
+        await until(lambda: front.service.traffic.active == 1)
         await asyncio.sleep(0.05)
         writer.write(rest + b"\r\n")
         assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
         writer.close()
-        await until(lambda: front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.traffic.active == 0)
         assert engine.requests == []
         assert not [line for line in caplog.records if line.levelname == "ERROR"]
 

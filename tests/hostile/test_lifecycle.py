@@ -46,7 +46,7 @@ async def test_t03_clients_that_leave_at_any_moment_are_closed_once(end):
 
         await asyncio.gather(*(leave_after(0.002 * i) for i in range(1, 31)))
         records = await front.records(30)
-        await until(lambda: front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.traffic.active == 0)
         assert len({record.facts.record_id for record in records}) == len(records) == 30
         assert {record.facts.outcome for record in records} <= {Outcome.CANCELLED, Outcome.ERRORED}
         assert front.service.meter.in_flight == front.service.meter.unsettled == 0
@@ -69,7 +69,7 @@ async def test_t04_a_client_that_leaves_while_the_engine_is_still_being_reached(
             writer.close()
             (record,) = await front.records(1)
             assert (record.facts.outcome, record.facts.error_type) == (Outcome.CANCELLED, "client_disconnected")
-            await until(lambda: front.service.traffic.relay.active == 0)
+            await until(lambda: front.service.traffic.active == 0)
             assert len(front.sink.records) == 1
 
 
@@ -129,7 +129,7 @@ async def test_t08_a_request_that_hangs_in_the_engine_holds_up_nobody():
             writers.append(writer)
         answers = await asyncio.gather(*(front.send(post(CHAT, INFER)) for _ in range(50)))
         assert {body_of(raw) for raw in answers} == {b"{}"}
-        assert front.service.traffic.relay.active == 2
+        assert front.service.traffic.active == 2
         for writer in writers:
             writer.close()
 
@@ -202,7 +202,7 @@ async def test_t10_a_thousand_clients_at_once_are_all_served():
         asking = [asyncio.ensure_future(ask()) for _ in range(1000)]
         while len(arrived) < 1000:
             await asyncio.sleep(0.01)
-        assert front.service.traffic.relay.active == 1000
+        assert front.service.traffic.active == 1000
         gate.set()
         assert set(await asyncio.gather(*asking)) == {b"{}"}
         assert len(await front.records(1000)) == 1000

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from perjoule.sidecar.http.downstream import FIELD_LIMIT, FIELDS_LIMIT
+from perjoule.sidecar.http.inbound import FIELD_LIMIT, FIELDS_LIMIT
 from perjoule.sidecar.http.upstream import HEAD_LIMIT
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, chunked, scripted
@@ -97,7 +97,7 @@ async def test_t38_a_chunked_body_without_an_end_is_refused_at_the_limit():
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
         writer.close()
-        await until(lambda: front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.traffic.active == 0)
         assert engine.requests == []
 
 

@@ -46,7 +46,7 @@ async def test_t45_nothing_of_a_request_stays_behind():
         async def ask_many(count):
             for _ in range(count // 50):
                 await asyncio.gather(*(ask() for _ in range(50)))
-            await until(lambda: front.service.traffic.relay.active == front.service.meter.unsettled == 0)
+            await until(lambda: front.service.traffic.active == front.service.meter.unsettled == 0)
 
         await ask_many(500)
         before, tasks, before_kb = ours(), len(asyncio.all_tasks()) - front_connections(front), rss_kb()
@@ -153,10 +153,10 @@ async def test_t51_what_counts_requests_in_flight_comes_down_again():
         clients = [await asyncio.open_connection("127.0.0.1", front.port) for _ in range(50)]
         for _, writer in clients:
             writer.write(post(CHAT, STREAM))
-        await until(lambda: front.service.meter.in_flight == len(front.service.in_flight()) == front.service.traffic.relay.active == 50)
+        await until(lambda: front.service.meter.in_flight == len(front.service.in_flight()) == front.service.traffic.active == 50)
         for _, writer in clients:
             writer.close()
-        await until(lambda: front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.traffic.active == 0)
         assert front.service.meter.in_flight == len(front.service.in_flight()) == 0
         await until(lambda: front.service.meter.unsettled == 0)
         assert len(await front.records(50)) == 50

@@ -115,7 +115,7 @@ async def test_t43_a_body_that_trickles_is_cut_off():
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)).startswith(b"HTTP/1.1 408 ")
         trickling.cancel()
         writer.close()
-        await until(lambda: front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.traffic.active == 0)
         assert engine.requests == front.sink.records == []
 
 

@@ -69,7 +69,7 @@ async def test_who_reads_nothing_of_a_long_stream_holds_little_and_not_for_long(
             assert late.facts.error_type == "slow_reader"
             assert sum(written) < 40_000_000  # the kernel's buffers of two connections, which grow as they like
             assert rss_kb() - before_kb < 20_000
-            await until(lambda: front.service.traffic.relay.active == 0)
+            await until(lambda: front.service.traffic.active == 0)
             assert await is_reset(sock)
 
 
@@ -77,13 +77,13 @@ async def test_a_reader_that_is_slow_but_reads_is_not_cut_off():
     """It takes a little all the time, and less within a deadline than any buffer between holds: its stream goes on."""
     async with engine_of(await flood([])) as url, sidecar(url, slow_reader_s=0.3, comment=False) as front, \
             deaf(front.port, post(CHAT, ASKED, "X-Flood: 1")) as sock:
-        await until(lambda: front.service.traffic.relay.active == 1)
+        await until(lambda: front.service.traffic.active == 1)
         taken = 0
         async with asyncio.timeout(10):
             while taken < 300_000:
                 taken += len(await asyncio.get_running_loop().sock_recv(sock, 20_000))
                 await asyncio.sleep(0.05)
-        assert front.service.traffic.relay.active == 1
+        assert front.service.traffic.active == 1
         assert front.sink.records == []
 
 
@@ -111,7 +111,7 @@ async def test_t43_who_never_reads_the_last_answer_is_given_up(size, count, conn
             port = sock.getsockname()[1]
             await until(lambda: not is_connected(front.port, port))
             assert await is_reset(sock)
-        await until(lambda: front.service.traffic.relay.active == 0)
+        await until(lambda: front.service.traffic.active == 0)
 
 
 def is_connected(here, there):
@@ -125,7 +125,7 @@ async def test_who_is_slow_holds_up_nobody_else():
     async with engine_of(await flood(written)) as url, sidecar(url, comment=False) as front, contextlib.AsyncExitStack() as stack:
         for _ in range(20):
             await stack.enter_async_context(deaf(front.port, post(CHAT, ASKED, "X-Flood: 1")))
-        await until(lambda: front.service.traffic.relay.active == 20)
+        await until(lambda: front.service.traffic.active == 20)
         bodies = [body_of(raw) for raw in await asyncio.gather(*(front.send(post(CHAT, ASKED)) for _ in range(50)))]
         assert {len(body) for body in bodies} == {65536}
 

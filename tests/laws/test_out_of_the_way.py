@@ -40,7 +40,7 @@ async def test_out_of_the_way(names, include):
         field = f"X-Energy-Include: {include}"
         assert body_of(await front.send(post("/v1/chat/completions", STREAM, field))) == EVENTS
         assert body_of(await front.send(post("/v1/chat/completions", b"{}", field))) == COUNTED
-        assert front.service.traffic.relay.active == 0
+        assert front.service.traffic.active == 0
 
 
 class Unwilling:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import product
 
 import orjson
 
@@ -15,6 +16,8 @@ from tests.fuzz.references import editing, http1
 
 CHARGE = Charge(Status.MEASURED, "token-share", "nvml", settled=True, energy_uj=1_500_000)
 DURATION_NS, RECORD = 10**9, "/energy/r"
+EARLIER = (b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\na: b\r\n\r\n",
+           b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok", b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
 class _Wire(asyncio.Transport):
@@ -72,11 +75,15 @@ class _Inbox:
         return {"upstream_closed": "cut", "upstream_protocol": "protocol"}[self.error.kind]
 
 
-def _received(cutting: Sequence[bytes], *, is_head: bool, reset: bool) -> tuple[_Inbox, bool]:
-    """What a connection hands on of these reads and its end; and whether it may serve another request."""
+def _received(cutting: Sequence[bytes], *, is_head: bool, reset: bool, earlier: Sequence[bytes] = ()) -> tuple[_Inbox, bool]:
+    """What a connection hands on of these reads and its end, after `earlier` answers; and whether it may serve another request."""
     upstream = Upstream("http://127.0.0.1:1", 1.0)
     connection, wire, inbox = Connection(upstream), _Wire(), _Inbox()
     connection.connection_made(wire)
+    for answer in earlier:
+        connection.begin(_Inbox(), b"GET / HTTP/1.1\r\n\r\n", is_head=False)
+        connection.data_received(answer)
+        assert upstream.warm() is connection
     connection.begin(inbox, b"GET / HTTP/1.1\r\n\r\n", is_head=is_head)
     for read in cutting:
         if read and not wire.closed:
@@ -93,8 +100,8 @@ def _received(cutting: Sequence[bytes], *, is_head: bool, reset: bool) -> tuple[
 def answer_is_read(raw: bytes, sizes: Sequence[int], *, is_head: bool, reset: bool) -> None:
     """The connection reads what RFC 9112 says is there, and keeps no connection that could bring a part of it as the next answer."""
     expected = http1.read(raw, is_head=is_head, reset=reset)
-    for cutting in cuttings(raw, sizes):
-        inbox, is_kept = _received(cutting, is_head=is_head, reset=reset)
+    for earlier, cutting in product(((), EARLIER), cuttings(raw, sizes)):
+        inbox, is_kept = _received(cutting, is_head=is_head, reset=reset, earlier=earlier)
         assert not (is_kept and expected.spent)
         if expected.outcome == "cut" or expected.doubtful:  # what has come of its last line may be wrong already
             assert inbox.outcome in (expected.outcome, "protocol")

@@ -105,7 +105,9 @@ def stream_is_relayed(stream: bytes, sizes: Sequence[int], dialect: str, additio
 
 async def _relay(cutting: Sequence[bytes], client: _Client, desk: _Desk, dialect: str, additions: Additions, *, is_clean: bool) -> None:
     watch = Watch(desk, endpoint(dialect), Asked(streamed=True), Identity("r", "r"), "vllm", 0, 0)
-    exchange = Exchange(cast(Downstream, client), watch, additions, http11=True, keep_alive=True, slow_after_s=60.0, desk=desk)
+    ended: list[bool] = []
+    exchange = Exchange(cast(Downstream, client), watch, additions, http11=True, keep_alive=True, slow_after_s=60.0, desk=desk,
+                        ended=ended.append)
     exchange.received(Head(200, b"OK", [(b"content-type", b"text/event-stream")], chunked=True), b"", False)
     for piece in cutting:
         if piece:
@@ -115,4 +117,4 @@ async def _relay(cutting: Sequence[bytes], client: _Client, desk: _Desk, dialect
     else:
         exchange.lost(UpstreamError("upstream_closed", "the engine closed the connection"))
     assert exchange.over
-    assert exchange.done.done()
+    assert ended == [is_clean]

@@ -31,7 +31,7 @@ async def test_a_reader_that_was_slow_for_a_while_gets_everything():
         writer.transport.pause_reading()
         writer.write(post(CHAT, STREAM))
         await asyncio.sleep(0.5)
-        assert front.service.traffic.relay.active == 1
+        assert front.service.traffic.active == 1
         writer.transport.resume_reading()
         assert len(body_of(await asyncio.wait_for(reader.read(), 20))) == 300 * 65536
         writer.close()
@@ -94,7 +94,7 @@ async def test_an_upload_that_is_given_up_is_no_request():
         await asyncio.sleep(0.1)
         writer.close()
         async with asyncio.timeout(10):
-            while front.service.traffic.relay.active:
+            while front.service.traffic.active:
                 await asyncio.sleep(0.01)
         assert engine.requests == []
         assert front.service.meter.in_flight == 0

@@ -45,6 +45,19 @@ async def test_a_refused_handshake_is_an_ordinary_answer(status):
         assert not front.sink.records
 
 
+async def test_a_client_that_was_refused_may_ask_again_over_its_connection():
+    """Once it has read the refusal, too: what it sends then is HTTP, and is heard as such."""
+    refusal = answer(b'{"error":"no"}', status="401 Unauthorized")
+    async with scripted([refusal], [refusal], [answer(b"ok")]) as engine, sidecar(engine.url) as front:
+        reader, writer = await front.connect()
+        for request, end in ((hello("/v1/realtime"), b"}"), (hello("/v1/realtime"), b"}"),
+                             (b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n", b"ok")):
+            writer.write(request)
+            await asyncio.wait_for(reader.readuntil(end), SOON_S)
+        writer.close()
+        assert (engine.connections, len(engine.requests)) == (1, 3)
+
+
 NO_CONSENT = {
     "another protocol": SWITCHING.replace("websocket", "h2c"),
     "two protocols": SWITCHING.replace("websocket", "websocket, h2c"),

@@ -1,0 +1,181 @@
+"""What a client sends, read as requests: bytes in, heads and pieces of bodies out, or the reason why they are none.
+
+httptools parses, strictly; what it leaves to its user (limits, one Host, the end of HTTP at a change of protocols) is seen to here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import httptools
+
+from perjoule.sidecar.http.heads import Fields
+
+FIELD_LIMIT = 64 * 1024  # bytes of a line; vLLM takes heads of 4 MiB, nginx 32 KiB in all, and tokens in cookies grow
+FIELDS_LIMIT = 256
+HEAD_LIMIT = 256 * 1024  # bytes of a head, of trailers or of a chunk's line, that have come without an end
+BODY_LIMIT = 256 * 1024  # bytes of a body that wait for the handler; the client waits with the rest
+VERSIONS = {"1.1": (1, 1), "1.0": (1, 0), "2.0": (2, 0), "0.9": (0, 9)}  # that llhttp reads
+
+
+class HeadTooLargeError(Exception):
+    """A line, or their number, exceeds what is taken."""
+
+
+class Fault(NamedTuple):
+    """Bytes that are no request, and what their sender is told, in its turn."""
+
+    status: int
+    text: str
+
+
+class Body:
+    """What follows a head. `length` is None where the client said none, `whole` is whether all of it has come."""
+
+    __slots__ = ("_failed", "_listen", "_pieces", "_size", "_waiter", "exists", "length", "whole")
+
+    def __init__(self, listen: Callable[[bool], None], length: int | None, exists: bool) -> None:
+        """`listen` tells the client to go on, or to wait until what has come is taken."""
+        self._listen, self.length, self.exists = listen, length, exists
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._failed = False
+        self.whole = False
+
+    async def some(self) -> bytes:
+        """What has come since the last call, at least a byte; nothing at the end. Raises ConnectionError if that will never come."""
+        while not self._pieces and not self.whole:
+            if self._failed:
+                raise ConnectionError("the rest of the body will not come")
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self.taken()
+
+    def taken(self) -> bytes:
+        """What has come since the last call."""
+        pieces, self._pieces = self._pieces, []
+        if self._size > BODY_LIMIT:
+            self._listen(True)
+        self._size = 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def feed(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > BODY_LIMIT:
+            self._listen(False)
+        self._wake()
+
+    def end(self) -> None:
+        self.whole = True
+        self._wake()
+
+    def fail(self) -> None:
+        self._failed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Inbound(asyncio.Protocol):
+    """Reads requests. Whose connection it is says what is done with each (`begun`), and whether more is taken (`listen`)."""
+
+    __slots__ = ("_behind", "_body", "_fields", "_in_head", "_parser", "_stalled", "_url")
+
+    def __init__(self) -> None:
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._body: Body | None = None  # of the request whose end has not come
+        self._in_head = False
+        self._stalled = 0  # bytes since the last that were of any use
+        self._behind: bytes | None = None  # what came after a request to change the protocol; not parsed
+
+    def listen(self, on: bool) -> None:
+        """Whether to take bytes from the client."""
+        raise NotImplementedError
+
+    def begun(self, method: str, target: str, version: tuple[int, int], headers: Fields, keep_alive: bool, body: Body) -> None:
+        """The head of a request is whole."""
+        raise NotImplementedError
+
+    def read(self, data: bytes) -> Fault | None:
+        """Read what has come. Answers why that cannot be read, nor anything after it."""
+        if self._behind is not None:
+            self._behind += data
+            if len(self._behind) > BODY_LIMIT:
+                self.listen(False)
+            return None
+        self._stalled += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._behind = data[upgrade.args[0]:]
+        except httptools.HttpParserError as error:
+            return self._fault(error.__context__ or error)  # the former is what a callback below raised
+        if self._stalled > HEAD_LIMIT and (self._in_head or self._body is not None):
+            return self._fault(HeadTooLargeError())
+        return None
+
+    def read_behind(self) -> Fault | None:
+        """The protocol was not changed: what came behind the request is HTTP after all."""
+        behind, self._behind = self._behind or b"", None
+        self._parser = httptools.HttpRequestParser(self)
+        return self.read(behind)
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._parser = None  # which holds this
+        if self._body is not None:
+            self._body.fail()
+
+    def _fault(self, reason: BaseException) -> Fault:
+        self._in_head = False
+        if self._body is not None:
+            self._body.fail()
+        if isinstance(reason, HeadTooLargeError):
+            return Fault(431, f"the request's head exceeds {FIELD_LIMIT} bytes a line, {FIELDS_LIMIT} fields or {HEAD_LIMIT} bytes in all")
+        return Fault(400, f"the request is not HTTP/1.1: {reason}")
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) > FIELD_LIMIT:
+            raise HeadTooLargeError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._fields) == FIELDS_LIMIT:
+            raise HeadTooLargeError
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser, headers = self._parser, Fields(self._fields)
+        if self._stalled > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
+            raise HeadTooLargeError
+        named, version = headers.named, VERSIONS[parser.get_http_version()]
+        hosts = len(named.get(b"host", ()))
+        if hosts > 1 or (hosts == 0 and version == (1, 1)):
+            raise ValueError(f"got {hosts} Host fields, expected one")
+        self._in_head = False
+        self._stalled = 0
+        length = int(named[b"content-length"][0]) if b"content-length" in named else None
+        self._body = body = Body(self.listen, length, exists=bool(length) or b"transfer-encoding" in named)
+        self.begun(parser.get_method().decode(), self._url.decode(), version, headers, parser.should_keep_alive(), body)
+
+    def on_body(self, data: bytes) -> None:
+        self._stalled = 0
+        if self._body is not None:
+            self._body.feed(data)
+
+    def on_message_complete(self) -> None:
+        self._stalled = 0
+        if self._body is not None:
+            self._body.end()
+            self._body = None
