@@ -14,7 +14,7 @@ from setuptools import setup
 HERE = Path(__file__).parent
 COPY = HERE / "build" / "core"
 COMPILED = ("units", "record", "ports", "telemetry", "metering/*", "dialects/*", "access/*", "http/addresses", "http/paths", "http/heads",
-            "http/upstream", "http/inbound", "http/downstream", "http/front", "relay/*",
+            "http/connection", "http/upstream", "http/inbound", "http/downstream", "http/front", "relay/*",
             "records/recent", "records/span",
             "process/desk", "process/in_order", "process/link", "process/remote_desk", "process/shared_desk", "process/wire")
 

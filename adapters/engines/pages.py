@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 
 from perjoule.sidecar.http.addresses import read_origin
+from perjoule.sidecar.http.connection import UpstreamError
 from perjoule.sidecar.http.fetch import fetch
-from perjoule.sidecar.http.upstream import Upstream, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 
 TIMEOUT_S = 2.0
 MOST_TEXT = 512  # characters of a name or a version

@@ -5,7 +5,8 @@
     heads       heads of requests and answers as they go on
     tls         certificates towards clients and towards the engine
     sockets     what is listened on: opened, served, closed
-    upstream    a lean connection to the engine
+    connection  a lean connection to the engine
+    upstream    where the engine is, and the connections that are kept warm
     fetch       one short answer of the engine, whole
     inbound     what a client sends, read as requests
     downstream  one client's connection: its requests, each answered in its turn

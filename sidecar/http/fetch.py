@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Iterable
 
+from perjoule.sidecar.http.connection import Connection, UpstreamError
 from perjoule.sidecar.http.heads import Head, request_head
-from perjoule.sidecar.http.upstream import Connection, Upstream, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 
 USER_AGENT = b"perjoule"  # by which an engine's log tells these from what clients ask
 MOST_BYTES = 8 << 20  # of a body: vLLM's page of metrics is some 100 KB, with many ranks and models 2 MB

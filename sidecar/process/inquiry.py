@@ -15,8 +15,9 @@ from typing import Protocol
 from perjoule.sidecar.access.doors import AUTHORIZATION
 from perjoule.sidecar.dialects.jobs import LONGEST_BODY, Kind, Seen, State, queue_of, queue_path, seen_of, status_path
 from perjoule.sidecar.dialects.payload import parsed
+from perjoule.sidecar.http.connection import UpstreamError
 from perjoule.sidecar.http.fetch import fetch
-from perjoule.sidecar.http.upstream import Upstream, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 from perjoule.sidecar.relay.jobs import AT_ONCE, LATER_NS, SOON_NS, Job, Jobs
 from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.settings.credentials import Credentials

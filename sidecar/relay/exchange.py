@@ -14,10 +14,10 @@ from typing import Protocol
 from perjoule.sidecar.dialects.jobwatch import Sight
 from perjoule.sidecar.dialects.sse import is_event
 from perjoule.sidecar.dialects.watch import Watch
+from perjoule.sidecar.http.connection import UpstreamError
 from perjoule.sidecar.http.downstream import Downstream
 from perjoule.sidecar.http.front import error_answer
 from perjoule.sidecar.http.heads import Head, chunk, first
-from perjoule.sidecar.http.upstream import UpstreamError
 from perjoule.sidecar.record import Charge, Outcome, Status
 from perjoule.sidecar.relay.answer import Additions, Answer, Told
 from perjoule.sidecar.relay.sending import Sending
@@ -169,7 +169,8 @@ class Exchange(Sending):
 
     def broke(self, error: Exception) -> None:
         """Sending: the client is told, and it ends."""
-        self._client.failed(error)
+        if not self.over:
+            self._client.failed(error)
 
     def _ask(self, t_ns: int) -> None:
         assert self._watch is not None

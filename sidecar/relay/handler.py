@@ -165,7 +165,7 @@ class Relay:
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=visit.keep_alive,
                             slow_after_s=self.config.slow_reader_s, desk=self.desk, ended=client.answered)
         head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=frozenset(drop), add=add)
-        exchange.send(self.upstream, head + body, is_head=method == "HEAD")
+        exchange.send(self.upstream, head, body, is_head=method == "HEAD")
 
     async def _upgrade(self, visit: Visit) -> bool:
         """A request for a WebSocket, to the end of the answer that refuses it, or to the end of both connections."""

@@ -16,9 +16,10 @@ from perjoule.sidecar.dialects.realtime import Realtime
 from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity, Metering, Watch
 from perjoule.sidecar.dialects.websocket import consents, extensions_of
+from perjoule.sidecar.http.connection import Connection
 from perjoule.sidecar.http.downstream import Downstream
 from perjoule.sidecar.http.heads import Head, Headers, switching_head
-from perjoule.sidecar.http.upstream import Connection, Upstream
+from perjoule.sidecar.http.upstream import Upstream
 from perjoule.sidecar.record import Outcome
 from perjoule.sidecar.relay.exchange import Exchange
 from perjoule.sidecar.relay.identity import another

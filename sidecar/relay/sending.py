@@ -3,14 +3,15 @@
 import asyncio
 from typing import cast
 
-from perjoule.sidecar.http.upstream import Connection, Receiver, Switch, Upstream, UpstreamError
+from perjoule.sidecar.http.connection import Connection, Receiver, Switch, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 
 
 class Sending:
     """What an Upstream.Receiver is as long as nothing has been answered. `connection` is where the request went, `over` whether all has
     come to its end."""
 
-    __slots__ = ("_connecting", "_is_fresh", "_is_head", "_request", "_switch", "_upstream", "connection", "over")
+    __slots__ = ("_body", "_connecting", "_head", "_is_fresh", "_is_head", "_switch", "_upstream", "connection", "over")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
@@ -18,9 +19,9 @@ class Sending:
         self._is_fresh = False  # it went, or is to go, over a new connection
         self._connecting: asyncio.Task[None] | None = None
 
-    def send(self, upstream: Upstream, request: bytes, *, is_head: bool, switch: Switch | None = None) -> None:
-        """Send this whole request; `switch` takes the connection over if the engine consents to another protocol."""
-        self._upstream, self._request, self._is_head, self._switch = upstream, request, is_head, switch
+    def send(self, upstream: Upstream, head: bytes, body: bytes = b"", *, is_head: bool, switch: Switch | None = None) -> None:
+        """Send this request; `switch` takes the connection over if the engine consents to another protocol."""
+        self._upstream, self._head, self._body, self._is_head, self._switch = upstream, head, body, is_head, switch
         connection = upstream.warm()
         if connection is not None:
             self._send_over(connection)
@@ -38,7 +39,7 @@ class Sending:
 
     def has_answer(self) -> None:
         """The engine has begun to answer: the request need not be kept. A long prompt is not held for as long as its answer takes."""
-        self._request = b""
+        self._head = self._body = b""
 
     def refuse(self, error: UpstreamError) -> None:
         """Nothing will come."""
@@ -50,7 +51,7 @@ class Sending:
 
     def _send_over(self, connection: Connection) -> None:
         self.connection = connection
-        connection.begin(cast(Receiver, self), self._request, is_head=self._is_head, switch=self._switch)
+        connection.begin(cast(Receiver, self), self._head, self._body, is_head=self._is_head, switch=self._switch)
 
     def _connect(self) -> None:
         self._is_fresh = True

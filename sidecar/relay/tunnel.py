@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 from perjoule.sidecar.dialects.realtime import Realtime
+from perjoule.sidecar.http.connection import Connection
 from perjoule.sidecar.http.downstream import Downstream, reset
-from perjoule.sidecar.http.upstream import Connection
 from perjoule.sidecar.record import Outcome
 
 logger = logging.getLogger("perjoule")

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from perjoule.sidecar.http.connection import HEAD_LIMIT
 from perjoule.sidecar.http.inbound import FIELD_LIMIT, FIELDS_LIMIT
-from perjoule.sidecar.http.upstream import HEAD_LIMIT
 from tests.fakes.sidecar import body_of, post, sidecar
 from tests.fakes.upstream import answer, chunked, scripted
 from tests.hostile.wire import CHAT, INFER, until

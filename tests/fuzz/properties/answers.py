@@ -7,8 +7,9 @@ from itertools import product
 import orjson
 
 from perjoule.sidecar.dialects.inband import energy_object
+from perjoule.sidecar.http.connection import Connection, UpstreamError
 from perjoule.sidecar.http.heads import HOP_BY_HOP, Head
-from perjoule.sidecar.http.upstream import Connection, Upstream, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 from perjoule.sidecar.record import Charge, Status
 from perjoule.sidecar.relay.answer import Additions, Answer
 from tests.fuzz.properties.streams import cuttings

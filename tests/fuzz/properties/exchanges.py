@@ -10,9 +10,9 @@ import orjson
 from perjoule.sidecar.dialects.inband import energy_object
 from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.watch import Identity, Watch
+from perjoule.sidecar.http.connection import UpstreamError
 from perjoule.sidecar.http.downstream import Downstream
 from perjoule.sidecar.http.heads import Head
-from perjoule.sidecar.http.upstream import UpstreamError
 from perjoule.sidecar.record import Charge, Outcome, RequestFacts, Status
 from perjoule.sidecar.relay.answer import Additions
 from perjoule.sidecar.relay.exchange import UNKNOWN, Exchange

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from perjoule.sidecar.http.connection import UpstreamError
 from perjoule.sidecar.http.fetch import fetch
-from perjoule.sidecar.http.upstream import Upstream, UpstreamError
+from perjoule.sidecar.http.upstream import Upstream
 from tests.fakes.upstream import CUT, answer, chunked, scripted
 
 

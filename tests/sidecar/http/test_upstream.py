@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from perjoule.sidecar.http.upstream import HEAD_LIMIT, IDLE_LIMIT_S, Connection, Upstream, UpstreamError
+from perjoule.sidecar.http.connection import HEAD_LIMIT, Connection, UpstreamError
+from perjoule.sidecar.http.upstream import IDLE_LIMIT_S, Upstream
 from tests.fakes.upstream import CUT, answer, chunked, scripted, stream_head
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
