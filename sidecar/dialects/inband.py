@@ -22,8 +22,14 @@ _USAGE_ENDS = ("message_delta", "response.completed", "response.incomplete")  # 
 _TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_delta"|"response\.(?:completed|incomplete)"')
 _TELLING_WORDS = (b"[DONE]", b'"choices":[]', b'"choices": []', b"message_delta", b"response.completed", b"response.incomplete")
 _LONGEST_TELLING = 24
-_PER = {Unit.IMAGE: Header.PER_IMAGE, Unit.VIDEO_SECOND: Header.PER_VIDEO_SECOND, Unit.AUDIO_SECOND: Header.PER_AUDIO_SECOND}
-_NAMES = {name: name.encode() for name in Header}
+_STATUS = Header.STATUS.encode()
+_RECORD = Header.RECORD.encode()
+_METHOD = Header.METHOD.encode()
+_JOULES = Header.JOULES.encode()
+_ACTIVE = Header.ACTIVE_JOULES.encode()
+_UNCERTAINTY = Header.UNCERTAINTY_JOULES.encode()
+_PER = {Unit.IMAGE: Header.PER_IMAGE.encode(), Unit.VIDEO_SECOND: Header.PER_VIDEO_SECOND.encode(),
+        Unit.AUDIO_SECOND: Header.PER_AUDIO_SECOND.encode()}
 
 
 class StreamEditor:
@@ -248,14 +254,17 @@ def comment_bytes(energy: dict[str, Any]) -> bytes:
 
 def energy_headers(charge: Charge, record_path: str, made: Product | None = None) -> list[tuple[bytes, bytes]]:
     """The same as HTTP fields, for headers or trailers; an unknown amount has no field."""
-    fields = [(_NAMES[Header.STATUS], _status(charge).encode()), (_NAMES[Header.RECORD], record_path.encode())]
+    fields = [(_STATUS, _status(charge).encode()), (_RECORD, record_path.encode())]
     if charge.status is not Status.UNAVAILABLE:
-        fields.append((_NAMES[Header.METHOD], charge.method.encode()))
-        amounts = ((Header.JOULES, charge.energy_uj), (Header.ACTIVE_JOULES, charge.active_uj),
-                   (Header.UNCERTAINTY_JOULES, charge.uncertainty_uj))
-        fields += [(_NAMES[name], b"%.6f" % joules(uj)) for name, uj in amounts if uj is not None]
+        fields.append((_METHOD, charge.method.encode()))
+        if charge.energy_uj is not None:
+            fields.append((_JOULES, b"%.6f" % joules(charge.energy_uj)))
+        if charge.active_uj is not None:
+            fields.append((_ACTIVE, b"%.6f" % joules(charge.active_uj)))
+        if charge.uncertainty_uj is not None:
+            fields.append((_UNCERTAINTY, b"%.6f" % joules(charge.uncertainty_uj)))
         if made is not None and (per_unit := _per_unit(charge, made)) is not None:
-            fields.append((_NAMES[_PER[made.unit]], b"%.6f" % per_unit))
+            fields.append((_PER[made.unit], b"%.6f" % per_unit))
     return fields
 
 

@@ -192,7 +192,7 @@ class StreamObserver(_Observer):
 
     def _newly_shown(self, payload: dict[str, Any], output_tokens: int) -> int:
         """The step of a cumulative count, which engines keep for each choice."""
-        index = next(choices_of(payload), payload).get("index", 0)
+        index = next(iter(choices_of(payload)), payload).get("index", 0)
         step = 0
         if type(index) is int and 0 <= index < self._choices:
             before = self._shown.get(index, 0)
@@ -209,13 +209,13 @@ class BodyObserver(_Observer):
     """Reads a JSON body when it is whole; of one longer than `limit` bytes only the end, where engines put usage. A body that is a file
     is not read, but for how long a sound it is."""
 
-    __slots__ = ("_body", "_is_cut", "_is_file", "_limit", "_size")
+    __slots__ = ("_is_cut", "_is_file", "_kept", "_limit", "_pieces", "_size")
 
     def __init__(self, limit: int = 256 << 10, makes: Product | None = None) -> None:
         super().__init__(makes)
         self._limit = limit
-        self._body = bytearray()
-        self._size = 0
+        self._pieces: list[bytes] = []
+        self._kept = self._size = 0  # bytes: of the pieces, of the body
         self._is_cut = self._is_file = False
 
     def _see(self, data: bytes) -> int:
@@ -223,20 +223,28 @@ class BodyObserver(_Observer):
             self._is_file = data.lstrip()[:1] not in (b"{", b"[", b"")
         self._size += len(data)
         if self._is_file:
-            self._body += data[:max(0, _FILE_HEAD - len(self._body))]
+            if self._kept < _FILE_HEAD:
+                self._keep(data[:_FILE_HEAD - self._kept])
             return 0
-        self._body += data if self._long_texts is None else self._long_texts.feed(data)
-        if len(self._body) > self._limit:
+        self._keep(data if self._long_texts is None else self._long_texts.feed(data))
+        if self._kept > self._limit:
             self._is_cut = True
-            del self._body[:-_BODY_END]
+            self._keep(self._taken()[-_BODY_END:])
         return 0
+
+    def _keep(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._kept += len(data)
+
+    def _taken(self) -> bytes:
+        pieces, self._pieces, self._kept = self._pieces, [], 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> None:
         """Read the body."""
-        if self.broken is not None or not self._body:
+        if self.broken is not None or not self._kept:
             return
-        body = bytes(self._body)
-        self._body.clear()
+        body = self._taken()
         if self._is_file:
             self.broken = "the body is not a JSON object"
             self.makes = wav_answered(self.makes, body, self._size) if self.makes is not None else None
@@ -282,7 +290,9 @@ def observer_for(endpoint: Endpoint, streamed: bool, content_encoding: bytes | N
     if endpoint.dialect is Dialect.REALTIME:
         return EventObserver()
     observer = StreamObserver(endpoint, choices, makes) if streamed else BodyObserver(makes=makes)
-    encoding = (content_encoding or b"identity").strip().lower()
+    if not content_encoding:
+        return observer
+    encoding = content_encoding.strip().lower()
     if encoding in READABLE:
         observer._inflate = Inflate() if encoding != b"identity" else None
     else:

@@ -3,7 +3,6 @@
 Everything here takes what an engine sent, so nothing here trusts a type and nothing raises.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -42,16 +41,14 @@ def _of_several(answers: list[Any]) -> Any:
 
 def text_of(payload: dict[str, Any], name: str) -> str | None:
     """The first 256 characters of a text that describes the whole response (`id`, `model`), wherever the dialect puts it."""
-    for holder in (payload, payload.get("response"), payload.get("message")):
-        if isinstance(holder, dict) and isinstance(value := holder.get(name), str) and value:
-            return value[:_MOST_TEXT]
-    return None
+    return (_word(payload, name, _MOST_TEXT) or _word(_inner(payload, "response"), name, _MOST_TEXT)
+            or _word(_inner(payload, "message"), name, _MOST_TEXT))
 
 
-def choices_of(payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def choices_of(payload: dict[str, Any]) -> list[dict[str, Any]]:
     """The choices of an OpenAI body or frame."""
     choices = payload.get("choices")
-    return (choice for choice in choices if isinstance(choice, dict)) if isinstance(choices, list) else iter(())
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def has_output(payload: dict[str, Any]) -> bool:
@@ -112,6 +109,6 @@ def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else _NOTHING
 
 
-def _word(holder: dict[str, Any], name: str) -> str | None:
+def _word(holder: dict[str, Any], name: str, most: int = _MOST_WORD) -> str | None:
     value = holder.get(name)
-    return value[:_MOST_WORD] if isinstance(value, str) and value else None
+    return value[:most] if isinstance(value, str) and value else None

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -13,8 +13,11 @@ from perjoule.sidecar.dialects.works import USUAL_BYTES_PER_S, Product, audio_to
 from perjoule.sidecar.record import Unit, UnitSource
 
 _MOST_NAME = 256  # characters: a model's name becomes a label of metrics, the name of a span, a key of the ledger
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
-_PROMPTS = ("messages", "prompt", "input", "inputs", "text", "query", "documents", "instructions", "system", "tools")
+_NOTHING: dict[str, Any] = {}
+_SEMICOLON = 0x3B
+_LIMITS: Final[tuple[str, ...]] = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
+_IDS: Final[tuple[str, ...]] = ("prompt", "input", "input_ids", "token_ids")
+_PROMPTS = frozenset({"messages", "prompt", "input", "inputs", "text", "query", "documents", "instructions", "system", "tools"})
 _TEXT = frozenset({"content", "text", "output", "arguments", "function", "tool_calls", "reasoning", "thinking", "input",
                    "name", "description", "parameters", "input_schema", "refusal"})
 
@@ -65,7 +68,7 @@ def read_request(endpoint: Endpoint, body: bytes) -> Asked:
         can_ask=endpoint.asks_usage and streamed and choices == 1 and _may_ask(options),
         max_output_tokens=_max_output_tokens(asks),
         input_tokens=_token_ids(asks),
-        input_bytes=_text_bytes([asks[key] for key in _PROMPTS if key in asks]),
+        input_bytes=_text_bytes(asks),
         decodes=endpoint.decodes,
     )
 
@@ -85,7 +88,7 @@ def _product_request(endpoint: Endpoint, asks: dict[str, Any], body: bytes, form
     return Asked(
         model=model if isinstance(model, str) and len(model) <= _MOST_NAME else None,
         streamed=asks.get("stream") in (True, "true", "True", "1"),
-        input_bytes=_text_bytes([asks[key] for key in _PROMPTS if key in asks]),
+        input_bytes=_text_bytes(asks),
         decodes=endpoint.decodes, work_tokens=work, makes=makes)
 
 
@@ -113,7 +116,7 @@ def ask_for_usage(body: bytes) -> bytes:
 def _parsed(body: bytes) -> dict[str, Any] | None:
     """The JSON object in `body` without the content of `data:` URLs (a 60 MB image takes 0.1 s to parse), else None."""
     pieces, start = [], 0
-    while (at := body.find(b";base64,", start)) >= 0:
+    while _SEMICOLON in body and (at := body.find(b";base64,", start)) >= 0:  # most have none, and one byte is found at once
         end = body.find(b'"', at)
         if end < 0 or body.find(b"\\", at, end) >= 0:  # text about such URLs: read the rest as it is
             break
@@ -161,10 +164,13 @@ def _prompts(endpoint: Endpoint, asks: dict[str, Any]) -> int:
 
 def _samples(asks: dict[str, Any]) -> int:
     """How many answers to each prompt are generated: all of TGI's `best_of`, though it tells one."""
-    for holder, name in ((asks, "n"), (asks.get("sampling_params"), "n"), (asks.get("parameters"), "best_of")):
-        if isinstance(holder, dict) and (samples := _positive(holder, name)):
-            return samples
-    return 1
+    return (_positive(asks, "n") or _positive(_inner(asks, "sampling_params"), "n")
+            or _positive(_inner(asks, "parameters"), "best_of") or 1)
+
+
+def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else _NOTHING
 
 
 def _positive(holder: dict[str, Any], name: str) -> int | None:
@@ -174,17 +180,16 @@ def _positive(holder: dict[str, Any], name: str) -> int | None:
 
 def _max_output_tokens(asks: dict[str, Any]) -> int | None:
     """The client's limit, at the top or where TGI (`parameters`) and SGLang (`sampling_params`) have it."""
-    for holder in (asks, asks.get("parameters"), asks.get("sampling_params")):
-        if isinstance(holder, dict):
-            for name in _LIMITS:
-                if name in holder:
-                    return _positive(holder, name)
+    for holder in (asks, _inner(asks, "parameters"), _inner(asks, "sampling_params")):
+        for name in _LIMITS:
+            if name in holder:
+                return _positive(holder, name)
     return None
 
 
 def _token_ids(asks: dict[str, Any]) -> int | None:
     """How many token ids the prompt is, None where any of it is text."""
-    for name in ("prompt", "input", "input_ids", "token_ids"):
+    for name in _IDS:
         prompt = asks.get(name)
         if isinstance(prompt, list) and prompt:
             rows = prompt if isinstance(prompt[0], list) else [prompt]
@@ -193,15 +198,17 @@ def _token_ids(asks: dict[str, Any]) -> int | None:
     return None
 
 
-def _text_bytes(prompts: list[Any]) -> int:
-    """UTF-8 bytes of the text in prompts of any shape; images, audio and files have none."""
-    count, unread = 0, prompts
+def _text_bytes(asks: dict[str, Any]) -> int:
+    """UTF-8 bytes of the text in its prompts, of any shape; images, audio and files have none."""
+    count, unread = 0, [value for name, value in asks.items() if name in _PROMPTS]
     while unread:  # not recursive: a body may be nested deeper than Python's stack
         value = unread.pop()
         if isinstance(value, str):
             count += len(value) if value.isascii() else len(value.encode())
         elif isinstance(value, list):
-            unread.extend(value)
+            unread += value
         elif isinstance(value, dict):
-            unread.extend(inner for key, inner in value.items() if key in _TEXT)
+            for name, inner in value.items():
+                if name in _TEXT:
+                    unread.append(inner)
     return count

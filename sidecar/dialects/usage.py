@@ -7,14 +7,21 @@ Anthropic messages, Cohere v2, TGI `details`, SGLang `meta_info`, llama.cpp `tim
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, TypeGuard
+from typing import Any, Final
 
 from perjoule.sidecar.units import NS_PER_MS, NS_PER_S
 
+_Names = tuple[str, ...]
 _MOST_TOKENS = 2**40  # beyond any request there will be, and millions of such counts still add up in 64 bits
 _MOST_QUEUE_NS = 2**62
 _MOST_DIGITS = 20
 _NOTHING: dict[str, Any] = {}
+_OUTER: Final[_Names] = ("response", "message", "delta")
+_INPUT: Final[_Names] = ("prompt_tokens", "input_tokens", "input_length")
+_OUTPUT: Final[_Names] = ("completion_tokens", "output_tokens", "generated_tokens")
+_CACHED: Final[_Names] = ("cached_tokens", "cache_read_input_tokens")
+_INPUT_DETAILS: Final[_Names] = ("prompt_tokens_details", "input_tokens_details", "input_token_details")  # realtime has the singular
+_OUTPUT_DETAILS: Final[_Names] = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 
 
 @dataclass(slots=True)
@@ -50,14 +57,11 @@ def usage_of(payload: Any) -> Usage | None:
     if not isinstance(payload, dict):
         return None
     counts = _counts(payload)
-    input_details = _inner_of(counts, "prompt_tokens_details", "input_tokens_details", "input_token_details")
-    output_details = _inner_of(counts, "completion_tokens_details", "output_tokens_details", "output_token_details")
-    cached = _tokens(input_details, "cached_tokens")
     usage = Usage(
         input_tokens=_input_tokens(counts),
-        output_tokens=None if _is_of_one_choice(payload) else _tokens(counts, "completion_tokens", "output_tokens", "generated_tokens"),
-        cached_tokens=_tokens(counts, "cached_tokens", "cache_read_input_tokens") if cached is None else cached,
-        reasoning_tokens=_tokens(output_details, "reasoning_tokens") if output_details else _tokens(counts, "reasoning_tokens"),  # SGLang
+        output_tokens=None if _is_of_one_choice(payload) else _first_of(counts, _OUTPUT),
+        cached_tokens=_cached_tokens(counts),
+        reasoning_tokens=_tokens(_details(counts, _OUTPUT_DETAILS) or counts, "reasoning_tokens"),  # SGLang has no details
         queue_ns=_queue_ns(payload),
     )
     return None if usage.is_empty else usage
@@ -68,10 +72,13 @@ NO_USAGE = Usage()
 
 def _counts(payload: dict[str, Any]) -> dict[str, Any]:
     """The object in which this payload's dialect puts its counts; empty where there is none."""
-    for outer in (payload, payload.get("response"), payload.get("message"), payload.get("delta")):
-        if isinstance(outer, dict) and isinstance(usage := outer.get("usage"), dict):
-            deeper = _inner(usage, "tokens")  # where Cohere's chat has them
-            return usage | deeper if deeper else usage
+    usage = payload.get("usage")
+    for outer in _OUTER:
+        if not isinstance(usage, dict):
+            usage = _inner(payload, outer).get("usage")
+    if isinstance(usage, dict):
+        deeper = _inner(usage, "tokens")  # where Cohere's chat has them
+        return usage | deeper if deeper else usage
     return (_inner(payload, "details")  # TGI
             or _inner(payload, "meta_info")  # SGLang
             or _inner(_inner(payload, "meta"), "billed_units")  # Cohere's embeddings
@@ -112,41 +119,51 @@ def _inner(holder: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else _NOTHING
 
 
-def _inner_of(holder: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The first of these that holds anything; the realtime API has the singular."""
+def _tokens(counts: dict[str, Any], name: str) -> int | None:
+    """A whole number of tokens; Cohere writes them as floats."""
+    value = counts.get(name)
+    if type(value) is int:
+        return value if 0 <= value <= _MOST_TOKENS else None
+    return int(value) if type(value) is float and 0 <= value <= _MOST_TOKENS and value.is_integer() else None
+
+
+def _first_of(counts: dict[str, Any], names: _Names) -> int | None:
     for name in names:
-        if found := _inner(holder, name):
-            return found
-    return {}
-
-
-def _is_amount(value: Any, most: int) -> TypeGuard[int | float]:
-    return type(value) in (int, float) and 0 <= value <= most
-
-
-def _tokens(counts: dict[str, Any], *names: str) -> int | None:
-    """The first of `names` that is a whole number of tokens; Cohere writes them as floats."""
-    for name in names:
-        value = counts.get(name)
-        if _is_amount(value, _MOST_TOKENS) and value == value // 1:
-            return int(value)
+        if name in counts and (tokens := _tokens(counts, name)) is not None:
+            return tokens
     return None
 
 
+def _details(counts: dict[str, Any], names: _Names) -> dict[str, Any]:
+    """The first of these that holds anything."""
+    for name in names:
+        if found := _inner(counts, name):
+            return found
+    return _NOTHING
+
+
 def _input_tokens(counts: dict[str, Any]) -> int | None:
-    tokens = _tokens(counts, "prompt_tokens", "input_tokens", "input_length")
+    tokens = _first_of(counts, _INPUT)
     if tokens is None or "input_tokens" not in counts:
         return tokens
     # Anthropic's input_tokens leave out what went through the cache; the whole prompt is the sum of the three.
-    through_cache = (_tokens(counts, name) or 0 for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
-    return tokens + sum(through_cache)
+    return tokens + (_tokens(counts, "cache_read_input_tokens") or 0) + (_tokens(counts, "cache_creation_input_tokens") or 0)
+
+
+def _cached_tokens(counts: dict[str, Any]) -> int | None:
+    cached = _tokens(_details(counts, _INPUT_DETAILS), "cached_tokens")
+    return _first_of(counts, _CACHED) if cached is None else cached
 
 
 def _queue_ns(payload: dict[str, Any]) -> int | None:
     """vLLM's `metrics.queue_time_ms`, in a body, a usage frame or a `response` object; what SGLang's own
     API has in `meta_info` with --enable-metrics, in seconds."""
     metrics = _inner(payload, "metrics") or _inner(_inner(payload, "response"), "metrics")
-    for waited, unit_ns in ((metrics.get("queue_time_ms"), NS_PER_MS), (_inner(payload, "meta_info").get("queue_time"), NS_PER_S)):
-        if _is_amount(waited, _MOST_QUEUE_NS // unit_ns):
-            return round(waited * unit_ns)
-    return None
+    waited_ns = _ns(metrics, "queue_time_ms", NS_PER_MS)
+    return _ns(_inner(payload, "meta_info"), "queue_time", NS_PER_S) if waited_ns is None else waited_ns
+
+
+def _ns(holder: dict[str, Any], name: str, unit_ns: int) -> int | None:
+    waited: Any = holder.get(name)
+    is_amount = (type(waited) is int or type(waited) is float) and 0 <= waited <= _MOST_QUEUE_NS // unit_ns
+    return round(waited * unit_ns) if is_amount else None

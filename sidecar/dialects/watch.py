@@ -183,22 +183,21 @@ class Watch:
             input_source = TokenSource.ESTIMATED if input_tokens is not None else None
         if output_tokens is None and self.streamed and asked.decodes:
             output_tokens, output_source = self._tokens, TokenSource.FRAMES
-
-        def since(t: int | None) -> int | None:
-            return None if t is None else t - self._arrival_ns
-
         return RequestFacts(
             record_id=who.record_id, request_id=who.request_id, arrival_unix_ns=self._arrival_unix_ns, end_ns=t_ns - self._arrival_ns,
             outcome=outcome, endpoint=self._endpoint.name, engine=self._engine, streamed=self.streamed, http_status=self._status,
             error_type=error_type, model=asked.model, response_model=seen.response_model if seen else None,
             response_id=seen.response_id if seen else None, finish_reason=seen.finish_reason if seen else None, tenant=who.tenant,
-            trace_id=who.trace_id, span_id=who.span_id, parent_span_id=who.parent_span_id, first_byte_ns=since(self._first_byte_ns),
-            first_token_ns=since(self._first_token_ns), last_token_ns=since(self._last_token_ns),
+            trace_id=who.trace_id, span_id=who.span_id, parent_span_id=who.parent_span_id, first_byte_ns=self._since(self._first_byte_ns),
+            first_token_ns=self._since(self._first_token_ns), last_token_ns=self._since(self._last_token_ns),
             queue_ns=_told(usage.queue_ns, in_head.queue_ns)[0], input_tokens=input_tokens, cached_tokens=usage.cached_tokens,
             output_tokens=output_tokens, reasoning_tokens=usage.reasoning_tokens, input_source=input_source, output_source=output_source,
             unit=makes.unit if makes else None, units=made.units if made else None, units_source=made.units_source if made else None,
             work_tokens=asked.work_tokens, steps=makes.steps if makes else None, width=makes.width if makes else None,
             height=makes.height if makes else None, frames=makes.frames if makes else None)
+
+    def _since(self, t_ns: int | None) -> int | None:
+        return None if t_ns is None else t_ns - self._arrival_ns
 
 
 def _told(in_usage: int | None, in_head: int | None) -> tuple[int | None, TokenSource | None]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import httptools
 
-from perjoule.sidecar.http.heads import Fields, Head, chunk_opening, first, tokens
+from perjoule.sidecar.http.heads import Fields, Head, chunk_opening, tokens
 
 HEAD_LIMIT = 256 * 1024  # bytes of an answer's head; nginx's buffers hold 32 KiB
 COPIED = 64 * 1024  # bytes: a longer body is not copied, to stand behind its head
@@ -206,9 +206,9 @@ class Connection(asyncio.Protocol):
                 self._receiver.interim(interim)
             return
         head = Head(status, reason, fields := Fields(headers))
-        if (length := first(fields, b"content-length")) is not None:
+        if (length := fields.first(b"content-length")) is not None:
             head.length = int(length)
-        if (codings := fields.named.get(b"transfer-encoding")) is not None:
+        if codings := fields.all(b"transfer-encoding"):
             coding, version = b", ".join(codings), self._parser.get_http_version()
             if coding.strip().lower() != b"chunked" or version != "1.1":  # its end, or its text, would be a guess
                 raise ValueError(f"Transfer-Encoding {coding.decode('latin-1')!r} in HTTP/{version}, expected one `chunked` in HTTP/1.1")

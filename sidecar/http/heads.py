@@ -9,31 +9,6 @@ from enum import Enum
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
-
-class Fields:
-    """Header fields: `pairs`, in their order, and for who looks for one `named`, the values by lower-case name."""
-
-    __slots__ = ("lowered", "named", "pairs")
-
-    def __init__(self, pairs: Pairs = ()) -> None:
-        self.pairs = list(pairs)  # which may grow: trailers come to the same list
-        self.lowered: list[bytes] = []
-        self.named: dict[bytes, list[bytes]] = {}
-        for name, value in pairs:
-            lower = name.lower()
-            self.lowered.append(lower)
-            if lower in self.named:
-                self.named[lower].append(value)
-            else:
-                self.named[lower] = [value]
-
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        return iter(self.pairs)
-
-
-Headers = Fields | Pairs
-
-
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
                         b"trailer", b"transfer-encoding", b"upgrade"})
 ALWAYS = frozenset({b"host"})  # what nobody may take from a request by nominating it: it would be malformed
@@ -41,6 +16,79 @@ NOTHING: frozenset[bytes] = frozenset()
 LENGTH = frozenset({b"content-length"})
 BODY = LENGTH | {b"expect"}  # what a request says of how its body is sent: this goes out whole
 SERVED = ((1, 1), (1, 0))
+END = b"\r\n\r\n"
+LAST_END = b"\r\nConnection: close\r\n\r\n"
+MOST_REMEMBERED = 128  # kinds of heads: one for each kind of client, and of what it asks
+REMEMBERED_BYTES = 512  # of a head's names: clients choose them
+
+
+class Names:
+    """The names of a head's fields, and what follows from them alone."""
+
+    __slots__ = ("end_to_end", "lowered", "openings", "places", "unframed")
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.lowered = [name.lower() for name in names]
+        self.openings = [b"\r\n%b: " % name for name in names]  # of their lines: all before the value
+        self.end_to_end = [place for place, name in enumerate(self.lowered) if name not in HOP_BY_HOP]
+        self.unframed = [place for place in self.end_to_end if self.lowered[place] not in BODY]
+        self.places: dict[bytes, list[int]] = {}  # of each lower-case name
+        for place, name in enumerate(self.lowered):
+            self.places.setdefault(name, []).append(place)
+
+
+def _names_of(pairs: list[tuple[bytes, bytes]]) -> Names:
+    """Worked out once for all heads with the same names, as nearly all of one client are, and of one engine."""
+    spelled = [name for name, _ in pairs]
+    together = b":".join(spelled)  # which no name holds: it is where the parser ends one
+    names = _REMEMBERED.get(together)
+    if names is None:
+        names = Names(spelled)
+        if len(together) <= REMEMBERED_BYTES:
+            if len(_REMEMBERED) == MOST_REMEMBERED:
+                _REMEMBERED.clear()
+            _REMEMBERED[together] = names
+    return names
+
+
+_REMEMBERED: dict[bytes, Names] = {}
+
+
+class Fields:
+    """Header fields: `pairs`, in their order, and for who looks for one, the values by lower-case name."""
+
+    __slots__ = ("names", "pairs")
+
+    def __init__(self, pairs: Pairs = ()) -> None:
+        self.pairs = list(pairs)  # which may grow: trailers come to the same list
+        self.names = _names_of(self.pairs)
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self.pairs)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self.names.places
+
+    def first(self, name: bytes) -> bytes | None:
+        """The value of the first field of that name."""
+        places = self.names.places.get(name)
+        return None if places is None else self.pairs[places[0]][1]
+
+    def all(self, name: bytes) -> list[bytes]:
+        """The values of all of them."""
+        places = self.names.places.get(name)
+        return [] if places is None else [self.pairs[place][1] for place in places]
+
+    def going_on(self, drop: frozenset[bytes], *, unframed: bool = False) -> list[int]:
+        """The places of those that may travel on; `unframed`: without those that say how a request's body is sent."""
+        names = self.names
+        if b"connection" in names.places and not HOP_BY_HOP.issuperset(nominated := tokens(self, b"connection")):
+            drop = drop | nominated - ALWAYS
+        places, lowered = names.unframed if unframed else names.end_to_end, names.lowered
+        return [place for place in places if lowered[place] not in drop] if drop else places
+
+
+Headers = Fields | Pairs
 
 
 class Framing(Enum):
@@ -85,41 +133,33 @@ def fault(method: str, version: tuple[int, int], coding: bytes | None, expectati
 
 def first(headers: Headers, name: bytes) -> bytes | None:
     """The value of the first field of that (lower-case) name."""
-    return values[0] if (values := _all(headers, name)) else None
+    return _fields(headers).first(name)
 
 
-def tokens(headers: Headers, name: bytes) -> set[bytes]:
+def tokens(headers: Headers, name: bytes) -> set[bytes] | frozenset[bytes]:
     """The comma-separated, case-insensitive members of every field of that name."""
-    return {part.strip().lower() for value in _all(headers, name) for part in value.split(b",") if part.strip()}
+    values = _fields(headers).all(name)
+    return {token for value in values for part in value.split(b",") if (token := part.strip().lower())} if values else NOTHING
 
 
-def _all(headers: Headers, name: bytes) -> Sequence[bytes]:
-    if isinstance(headers, Fields):
-        return headers.named.get(name, ())
-    return [value for key, value in headers if key.lower() == name]
+def _fields(headers: Headers) -> Fields:
+    return headers if isinstance(headers, Fields) else Fields(headers)
 
 
 def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> Pairs:
     """The fields that may travel on."""
-    fields = headers if isinstance(headers, Fields) else Fields(headers)
-    if b"connection" in fields.named:
-        drop = drop | tokens(fields, b"connection") - ALWAYS
-    if HOP_BY_HOP.isdisjoint(fields.named) and drop.isdisjoint(fields.named):
-        return fields.pairs
+    fields = _fields(headers)
     pairs = fields.pairs
-    return [pairs[place] for place, name in enumerate(fields.lowered) if name not in drop and name not in HOP_BY_HOP]
+    return [pairs[place] for place in fields.going_on(drop)]
 
 
 def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: frozenset[bytes] = NOTHING,
                  add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The head of the request to the engine. The body goes out whole, so it has a length whatever framing it came in."""
-    had_body = first(headers, b"content-length") is not None or first(headers, b"transfer-encoding") is not None
-    lines = [b"%s %s HTTP/1.1" % (method.encode(), target)]
-    lines += [b": ".join(field) for field in end_to_end(headers, drop | BODY)]
-    if had_body or body_length:
-        lines.append(b"Content-Length: %d" % body_length)
-    lines += [b": ".join(field) for field in add]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    fields = _fields(headers)
+    had_body = b"content-length" in fields or b"transfer-encoding" in fields
+    framing = b"\r\nContent-Length: %d" % body_length if had_body or body_length else b""
+    return _head(b"%b %b HTTP/1.1" % (method.encode(), target), fields, fields.going_on(drop, unframed=True), framing, add, END)
 
 
 def switching_head(head: Head) -> bytes:
@@ -137,17 +177,25 @@ def switching_head(head: Head) -> bytes:
 def answer_head(status: int, reason: bytes, headers: Headers, framing: Framing, *, length: int | None = None, keep_alive: bool = True,
                 add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """The head of the answer to the client; `length` replaces the engine's where the body was edited."""
-    drop = NOTHING if framing in (Framing.LENGTH, Framing.NONE) and length is None else LENGTH
-    lines = [b"HTTP/1.1 %d %s" % (status, reason)]
-    lines += [b": ".join(field) for field in end_to_end(headers, drop)]
+    fields = _fields(headers)
+    drop = NOTHING if length is None and (framing is Framing.LENGTH or framing is Framing.NONE) else LENGTH
+    framed = b""
     if length is not None:
-        lines.append(b"Content-Length: %d" % length)
+        framed = b"\r\nContent-Length: %d" % length
     elif framing is Framing.CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked")
-    lines += [b": ".join(field) for field in add]
-    if not keep_alive:
-        lines.append(b"Connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+        framed = b"\r\nTransfer-Encoding: chunked"
+    return _head(b"HTTP/1.1 %d %b" % (status, reason), fields, fields.going_on(drop), framed, add, END if keep_alive else LAST_END)
+
+
+def _head(first_line: bytes, fields: Fields, places: list[int], framing: bytes, add: Iterable[tuple[bytes, bytes]], end: bytes) -> bytes:
+    """A head with the fields that have these places, and others. Each line begins with the end of the one before."""
+    openings, pairs = fields.names.openings, fields.pairs
+    lines = [openings[place] + pairs[place][1] for place in places]
+    lines.append(framing)
+    for name, value in add:
+        lines.append(b"\r\n%b: %b" % (name, value))
+    lines.append(end)
+    return first_line + b"".join(lines)
 
 
 def chunk(data: bytes) -> bytes:

@@ -159,14 +159,14 @@ class Inbound(asyncio.Protocol):
         parser, headers = self._parser, Fields(self._fields)
         if self._stalled > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
             raise HeadTooLargeError
-        named, version = headers.named, VERSIONS[parser.get_http_version()]
-        hosts = len(named.get(b"host", ()))
+        version, hosts = VERSIONS[parser.get_http_version()], len(headers.all(b"host"))
         if hosts > 1 or (hosts == 0 and version == (1, 1)):
             raise ValueError(f"got {hosts} Host fields, expected one")
         self._in_head = False
         self._stalled = 0
-        length = int(named[b"content-length"][0]) if b"content-length" in named else None
-        self._body = body = Body(self.listen, length, exists=bool(length) or b"transfer-encoding" in named)
+        said = headers.first(b"content-length")
+        length = None if said is None else int(said)
+        self._body = body = Body(self.listen, length, exists=bool(length) or b"transfer-encoding" in headers)
         self.begun(parser.get_method().decode(), self._url.decode(), version, headers, parser.should_keep_alive(), body)
 
     def on_body(self, data: bytes) -> None:

@@ -29,6 +29,7 @@ from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.telemetry import Header
 
 INCLUDE = Header.INCLUDE.lower().encode()
+NOT_ANOTHER = (Header.INCLUDE.encode(), b"none")  # if a sidecar is behind this one, it is not to say another number
 SLOWEST_BYTES_PER_S = 10_000  # a body that comes slower than this, after --slow-sender-s, is somebody's who holds connections
 EXACT_ENGINES = frozenset({"vllm"})  # whose answers with usage asked can be turned back, byte for byte, into those without
 
@@ -75,7 +76,7 @@ class Relay:
         """Downstream's Handle: a request is let in and sent on, or refused."""
         t_ns, unix_ns = time.monotonic_ns(), time.time_ns()
         client, method, target, headers = request.client, request.method, origin_form(request.target), request.headers
-        fault = heads.fault(method, request.version, heads.first(headers, b"transfer-encoding"), heads.first(headers, b"expect"))
+        fault = heads.fault(method, request.version, headers.first(b"transfer-encoding"), headers.first(b"expect"))
         if fault is not None:
             return self._refuse(client, *fault)
         path, keep_alive = path_of(target), request.keep_alive and not self.draining
@@ -137,7 +138,7 @@ class Relay:
             return
         drop: set[bytes] = {*entry.drop}
         add: list[tuple[bytes, bytes]] = [*entry.add]
-        if request.version < (1, 1) and heads.first(headers, b"host") is None:  # which HTTP/1.0 may lack
+        if request.version < (1, 1) and b"host" not in headers:  # which HTTP/1.0 may lack
             add.append((b"Host", self.upstream.authority))
         watch: Watch | Sight | None = None
         additions = Additions()
@@ -159,9 +160,9 @@ class Relay:
             keep_readable(headers, drop, add)
         elif look is None and (removed := jobs.removed_by(method, visit.path, body)) is not None:
             self.desk.removed(removed, visit.t_ns)
-        if additions.shown:  # if a sidecar is behind this one, it is not to say another number
+        if additions.shown:
             drop.add(INCLUDE)
-            add.append((Header.INCLUDE.encode(), b"none"))
+            add.append(NOT_ANOTHER)
         exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=visit.keep_alive,
                             slow_after_s=self.config.slow_reader_s, desk=self.desk, ended=client.answered)
         head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=frozenset(drop), add=add)
@@ -187,7 +188,7 @@ class Relay:
         body, limit = request.body, self.config.max_body_mb * 1_000_000
         if (body.length or 0) > limit:
             return None
-        expects = request.version >= (1, 1) and heads.first(request.headers, b"expect") is not None
+        expects = request.version >= (1, 1) and b"expect" in request.headers
         if expects and request.client.transport is not None:
             request.client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         pieces, size = [], 0

@@ -20,20 +20,20 @@ class _Digits:
         return self._page[at:end]
 
 
-_digits = _Digits()
+_DIGITS = _Digits()
 
 
 def record_id() -> str:
     """A UUID of version 7 (RFC 9562) in hex: ids rise with time, so that the ledger's indexes grow at one end only."""
-    digits = _digits.take(18)
+    digits = _DIGITS.take(18)
     return f"{(time.time_ns() // 1_000_000).to_bytes(6).hex()}7{digits[:3]}8{digits[3:]}"
 
 
 def trace_id() -> str:
     """32 hex digits (W3C Trace Context)."""
-    return _digits.take(32)
+    return _DIGITS.take(32)
 
 
 def span_id() -> str:
     """16 hex digits."""
-    return _digits.take(16)
+    return _DIGITS.take(16)

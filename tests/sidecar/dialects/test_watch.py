@@ -32,7 +32,7 @@ def watch(body=STREAM, meter=None):
     """A watch of a request that has just been sent on."""
     endpoint = endpoint_of("POST", "/v1/chat/completions")
     settled = []
-    desk = Desk(meter or Meter(), Recent(durable=True), settled.append, None)
+    desk = Desk(meter or Meter(), Recent(durable=True), settled.extend, None)
     it = Watch(desk, endpoint, read_request(endpoint, body), Identity("r", "mine", tenant="t"), "vllm", 100 * MS, 10**18)
     it.begin(110 * MS)
     return Begun(it, settled)

@@ -67,6 +67,55 @@ def test_the_head_of_a_change_of_protocols_keeps_its_two_fields():
     assert head == b"HTTP/1.1 101 Switching Protocols\r\nX-A: 1\r\nUPGRADE: websocket\r\nconnection: Upgrade\r\nX-A: 3\r\n\r\n"
 
 
+names = st.sampled_from([b"Host", b"host", b"Connection", b"connection", b"TE", b"Upgrade", b"Content-Length", b"Transfer-Encoding",
+                         b"Expect", b"X-A", b"x-a", b"%s", b"X-Long" * 200])
+values = st.sampled_from([b"", b"a", b"close, X-A", b"host", b" x-a ,te", b"content-length", b"%b"])
+several = st.lists(st.tuples(names, values), max_size=8)
+
+
+def kept(pairs, drop):
+    """What may travel on, said as plainly as the rule is."""
+    nominated = {word.strip().lower() for name, value in pairs if name.lower() == b"connection" for word in value.split(b",")}
+    gone = heads.HOP_BY_HOP | drop | nominated - heads.ALWAYS
+    return [(name, value) for name, value in pairs if name.lower() not in gone]
+
+
+def text(first_line, *parts):
+    return b"\r\n".join([first_line, *(b"%b: %b" % field for part in parts for field in part), b"", b""])
+
+
+@given(st.lists(several, min_size=1, max_size=3), several, st.sampled_from([frozenset(), frozenset({b"x-a", b"host"})]), st.integers(0, 9))
+def test_heads_are_what_the_rule_says(heard, add, drop, length):
+    """Whatever is remembered of heads with these names: each head is what its own fields make of it, as a list of pairs or as Fields."""
+    for pairs in heard:
+        lowered = {name.lower() for name, _ in pairs}
+        has_body = length or not lowered.isdisjoint({b"content-length", b"transfer-encoding"})
+        said = [(b"Content-Length", b"%d" % length)]
+        for headers in (pairs, heads.Fields(pairs)):
+            assert list(heads.end_to_end(headers, drop)) == kept(pairs, drop)
+            assert heads.request_head("POST", b"/x", headers, length, drop=drop, add=add) == text(
+                b"POST /x HTTP/1.1", kept(pairs, drop | heads.BODY), said if has_body else [], add)
+            assert heads.answer_head(200, b"OK", headers, Framing.NONE, add=add) == text(b"HTTP/1.1 200 OK", kept(pairs, frozenset()), add)
+            assert heads.answer_head(200, b"OK", headers, Framing.LENGTH, length=length, keep_alive=False) == text(
+                b"HTTP/1.1 200 OK", kept(pairs, heads.LENGTH), said, [(b"Connection", b"close")])
+            for name in (b"host", b"x-a", b"te"):
+                found = [value for key, value in pairs if key.lower() == name]
+                assert heads.first(headers, name) == next(iter(found), None)
+                assert heads.tokens(headers, name) == {word.strip().lower() for value in found for word in value.split(b",")} - {b""}
+                assert heads.Fields(pairs).all(name) == found
+                assert (name in heads.Fields(pairs)) is bool(found)
+
+
+def test_clients_cannot_fill_the_memory_with_names():
+    """So many kinds of heads are remembered and no more, none of them long; what is forgotten is worked out again."""
+    many = [heads.Fields([(b"X-%d" % n, b"v")]) for n in range(10 * heads.MOST_REMEMBERED)]
+    long = heads.Fields([(b"a" * (heads.REMEMBERED_BYTES + 1), b"v")])
+    assert len(heads._REMEMBERED) <= heads.MOST_REMEMBERED
+    assert not any(long.pairs[0][0] in remembered for remembered in heads._REMEMBERED)
+    assert [fields.first(b"x-%d" % n) for n, fields in enumerate(many)] == [b"v"] * len(many)
+    assert heads.Fields([(b"X-0", b"w")]).first(b"x-0") == b"w"
+
+
 @given(st.lists(st.binary(max_size=300), max_size=10), st.lists(st.tuples(st.just(b"X-T"), st.just(b"v")), max_size=2))
 def test_chunks_read_back(pieces, trailers):
     """What is framed in chunks is the body, read by the rules of RFC 9112 7.1; an empty piece does not end it."""
