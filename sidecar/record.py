@@ -48,6 +48,10 @@ class Unit(StrEnum):
     AUDIO_SECOND = "audio_second"
 
 
+Units = int | float
+"""How many units: whole where they are counted. (Of `float` alone mypyc would make every one a float.)"""
+
+
 class UnitSource(StrEnum):
     """Who said how many units it was."""
 
@@ -93,7 +97,7 @@ class RequestFacts:
     input_source: TokenSource | None = None
     output_source: TokenSource | None = None
     unit: Unit | None = None
-    units: float | None = None
+    units: Units | None = None
     units_source: UnitSource | None = None
     work_tokens: int | None = None
     steps: int | None = None

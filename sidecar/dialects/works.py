@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from perjoule.sidecar.record import RequestFacts, Unit, UnitSource
+from perjoule.sidecar.record import RequestFacts, Unit, Units, UnitSource
 
 PATCH = 16  # pixels of an image on a latent patch's side: 8 of the VAE, 2 of the transformer
 FRAMES_PER_LATENT = 4  # of a video, after its first one
@@ -33,7 +33,7 @@ class Product:
     """What one request makes, None where that has not been said; `units_source` is who said how much."""
 
     unit: Unit
-    units: float | None = None
+    units: Units | None = None
     units_source: UnitSource | None = None
     steps: int | None = None
     width: int | None = None
@@ -74,7 +74,7 @@ def product_answered(known: Product, payload: dict[str, Any]) -> Product:
         frames=known.frames or said.frames)
 
 
-def _images_answered(known: Product, payload: dict[str, Any]) -> float | None:
+def _images_answered(known: Product, payload: dict[str, Any]) -> Units | None:
     items, kind = payload.get("data"), payload.get("type")
     if isinstance(items, list):
         count = len(items)
@@ -85,7 +85,7 @@ def _images_answered(known: Product, payload: dict[str, Any]) -> float | None:
     return count + (known.units or 0 if known.units_source is UnitSource.ANSWERED else 0)
 
 
-def _video_answered(known: Product, payload: dict[str, Any]) -> float | None:
+def _video_answered(known: Product, payload: dict[str, Any]) -> Units | None:
     """Servers say the usual 4 s beside a video that nobody gave a length: so their word counts only if it was asked for."""
     frames, fps = known.frames or _whole(payload, "num_frames"), _amount(payload, "fps")
     if frames is not None:
@@ -93,7 +93,7 @@ def _video_answered(known: Product, payload: dict[str, Any]) -> float | None:
     return _amount(payload, "seconds") if known.units is not None else None
 
 
-def _audio_answered(_known: Product, payload: dict[str, Any]) -> float | None:
+def _audio_answered(_known: Product, payload: dict[str, Any]) -> Units | None:
     usage = payload.get("usage")
     seconds = _amount(usage, "seconds") if isinstance(usage, dict) and usage.get("type") == "duration" else None
     return _amount(payload, "duration") if seconds is None else seconds
@@ -173,7 +173,7 @@ def _holders(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield inner
 
 
-def _amount(holder: dict[str, Any], *names: str) -> float | None:
+def _amount(holder: dict[str, Any], *names: str) -> Units | None:
     """The first of these that is a positive number, or the text of one."""
     for name in names:
         value: Any = holder.get(name)
@@ -183,7 +183,7 @@ def _amount(holder: dict[str, Any], *names: str) -> float | None:
             except ValueError:
                 continue
         if type(value) in (int, float) and 0 < value <= _MOST:
-            amount: float = value
+            amount: Units = value
             return amount
     return None
 

@@ -3,6 +3,7 @@
 import wave
 from io import BytesIO
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -74,6 +75,7 @@ def test_events_of_a_stream_add_up():
     for kind in ("image_generation.partial_image", "image_generation.completed", "image_generation.completed"):
         made = product_answered(made, {"type": kind, "b64_json": ""})
     assert (made.units, made.units_source) == (2, UnitSource.ANSWERED)
+    assert orjson.dumps(made.units) == b"2"  # compiled, too, whose floats take integers in
 
 
 @pytest.mark.parametrize(("made", "tokens"), [
