@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 COPY = HERE / "build" / "core"
 COMPILED = ("units", "record", "ports", "telemetry", "metering/*", "dialects/*", "access/*", "http/addresses", "http/paths", "http/heads",
             "http/connection", "http/upstream", "http/inbound", "http/downstream", "http/front", "relay/*",
-            "records/recent", "records/span",
+            "records/recent", "records/row", "records/span", "records/tally",
             "process/desk", "process/in_order", "process/link", "process/remote_desk", "process/shared_desk", "process/wire")
 
 

@@ -6,7 +6,7 @@
     sqlite        a file
     postgres      a server
     database      which of the two it is
-    rows          a record as a row, and the sums of some rows
+    rows          how rows are written, and the sums of some
     tiers         which sums and which records together cover a stretch of time
     retention     what is dropped when, and what remains of it
     queries       questions: one record, the latest, groups, all

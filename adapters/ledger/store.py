@@ -11,12 +11,14 @@ from sqlalchemy.exc import IntegrityError
 from perjoule.adapters.ledger.database import BUSY_S, LedgerError, open_database
 from perjoule.adapters.ledger.queries import Queries
 from perjoule.adapters.ledger.retention import Retention
-from perjoule.adapters.ledger.rows import Row, add_records, add_sums, row_of, sums_of
+from perjoule.adapters.ledger.rows import add_records, add_sums, sums_of
 from perjoule.adapters.ledger.tables import HOUR_S, balances, records
 from perjoule.sidecar.record import Balance, EnergyRecord
+from perjoule.sidecar.records.row import COLUMNS, Row, row_of
 from perjoule.sidecar.units import NS_PER_S
 
 DROP_EVERY = 1_000  # records put
+RECORD_ID = COLUMNS.index("record_id")
 KNOWN = select(records.c.record_id).where(records.c.record_id.in_(bindparam("record_ids", expanding=True)))
 
 __all__ = ["Ledger", "LedgerError", "Retention"]
@@ -85,7 +87,7 @@ class Ledger(Queries):
 
 def _fresh(connection: Connection, rows: list[Row]) -> list[Row]:
     """Those of which there is no record yet; of two with one id, the first."""
-    fresh = {row["record_id"]: row for row in reversed(rows)}
+    fresh = {row[RECORD_ID]: row for row in reversed(rows)}
     for record_id in connection.scalars(KNOWN, {"record_ids": list(fresh)}).all():
         del fresh[record_id]
     return list(reversed(fresh.values()))

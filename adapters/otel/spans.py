@@ -42,15 +42,19 @@ class OtelSpans:
 
     def put(self, records: Sequence[EnergyRecord]) -> None:
         """Send these records as spans; returns when the collector has taken them. Raises TryLaterError, or RefusedError."""
-        spans = [(record.facts.record_id, span) for record in records
-                 if record.facts.record_id not in self._taken and (span := self._span(record)) is not None]
+        spans = [(record_id, span) for record in records
+                 if (record_id := record.facts.record_id) not in self._taken and (span := self._span(record)) is not None]
         about = {INSTANCE_ID: records[0].instance_id, **self._resource}
+        sent: list[tuple[str, bytes]] = []
         for part in _parts(spans, self._message_most_bytes):
             try:
                 self._collector.send(export_bytes(about, self._schema_url, [span for _, span in part]), len(part))
             except RefusedError as error:
                 self._refused, self._why = self._refused + error.count, str(error)
-            self._taken.update(record_id for record_id, _ in part)
+            except BaseException:
+                self._taken.update(record_id for record_id, _ in sent)
+                raise
+            sent += part
         refused, self._refused, self._taken = self._refused, 0, set()
         if refused:
             raise RefusedError(f"{refused} of {len(records)} spans: {self._why}", refused)

@@ -5,6 +5,7 @@ Exchanges of this process come to it directly, those of worker processes through
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ class Desk:
 
     at_hand = True  # `charge` answers at once
 
-    def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[EnergyRecord], None],
+    def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[Sequence[EnergyRecord]], None],
                  find_stored: Callable[[str], Awaitable[dict[str, Any] | None]], limits: Limits | None = None) -> None:
-        """`deliver` takes each record as it is settled; `find_stored` looks for one that is no longer recent."""
+        """`deliver` takes records as they are settled; `find_stored` looks for one that is no longer recent."""
         self.meter, self.recent, self.limits = meter, recent, limits or Limits()
         self._deliver, self._find_stored = deliver, find_stored
         self.jobs = Jobs(self._job_over, self._job_runs, meter.power_w)
@@ -147,7 +148,15 @@ class Desk:
             logger.exception("metering a job failed")
 
     def _settled(self, records: Sequence[EnergyRecord]) -> None:
+        if not records:
+            return
+        now_ns = time.monotonic_ns()
         for record in records:
-            self.jobs.widen(record)
-            self.recent.add(record)
-            self._deliver(record)
+            try:
+                self.jobs.widen(record)
+                self.recent.add(record)
+                self.limits.spent(record, now_ns)
+            except Exception:  # whatever it is, all of them are delivered
+                self.failed()
+                logger.exception("a settled record is not known everywhere")
+        self._deliver(records)

@@ -220,14 +220,14 @@ class Service:
         logger.info("energy from %s (%s), from now on: %s", counter.name, counter.status, ", ".join(d.uuid for d in counter.devices))
         await self.learned.is_of(replace(self.presence.found or Engine("unknown"), name=self.presence.name))
 
-    def deliver(self, record: EnergyRecord) -> None:
-        """A settled record, to everyone who wants it. On the event loop; nothing here waits."""
-        self.settled += 1
-        self.settled_uj += record.charge.energy_uj or 0
-        record.instance_id, record.sequence = self.instance_id, self.settled
-        self.limits.spent(record, time.monotonic_ns())
-        self._tally.add(record)
-        self.archive.keep(record)
+    def deliver(self, records: Sequence[EnergyRecord]) -> None:
+        """Settled records, to everyone who wants them. On the event loop; nothing here waits."""
+        for record in records:
+            self.settled += 1
+            self.settled_uj += record.charge.energy_uj or 0
+            record.instance_id, record.sequence = self.instance_id, self.settled
+        self.archive.keep(*records)  # first: whatever is wrong with a record, it is not lost
+        self._tally.add(*records)
 
     # from the sampler's thread
 

@@ -23,7 +23,7 @@ logger = logging.getLogger("perjoule")
 class SharedDesk(Desk):
     """A Desk to which events come from links as well."""
 
-    def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[EnergyRecord], None],
+    def __init__(self, meter: Meter, recent: Recent, deliver: Callable[[Sequence[EnergyRecord]], None],
                  find_stored: Callable[[str], Awaitable[dict[str, Any] | None]], limits: Limits | None = None) -> None:
         super().__init__(meter, recent, deliver, find_stored, limits)
         self._order = InOrder()

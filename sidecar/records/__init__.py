@@ -5,6 +5,7 @@
     feed     the same for a place that is fed from the ledger, and so never misses one
     tally    what all settled records add up to
     span     one request's OpenTelemetry span in OTLP's bytes
+    row      one request's row of the ledger
     event    one request's CloudEvent
     archive  where settled records go, and how one is found again
 """

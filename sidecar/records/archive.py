@@ -38,10 +38,10 @@ class Archive:
         self._to_ledger = next((outbox for outbox, sink in zip(self.outboxes, sinks, strict=True) if sink is ledger), None)
         self._account_failed = False
 
-    def keep(self, record: EnergyRecord) -> None:
-        """Send a settled record to every sink. Nothing here waits."""
+    def keep(self, *records: EnergyRecord) -> None:
+        """Send settled records to every sink. Nothing here waits."""
         for outbox in self.outboxes:
-            outbox.put(record)
+            outbox.put(*records)
 
     async def find(self, any_id: str) -> dict[str, Any] | None:
         """A stored record by its id or the client's request id. Raises OSError while the ledger cannot be read."""

@@ -64,8 +64,8 @@ class Feed(Outbox):
         """How many the ledger held at the last look that were not sent."""
         return len(self._batch) + self._behind
 
-    def put(self, record: EnergyRecord) -> None:
-        """It will be in the ledger soon; `ring` is called then."""
+    def put(self, *records: EnergyRecord) -> None:
+        """They will be in the ledger soon; `ring` is called then."""
 
     def ring(self) -> None:
         """The ledger has more. Any thread may call."""

@@ -5,6 +5,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import is_
 
 from perjoule.sidecar.ports import RecordSink, RefusedError, TryLaterError
 from perjoule.sidecar.record import EnergyRecord
@@ -56,14 +57,15 @@ class Outbox:
         """Records taken and not yet stored."""
         return len(self._waiting) + len(self._batch)
 
-    def put(self, record: EnergyRecord) -> None:
-        """Take a record. Never waits and never raises: beyond capacity, or after close, it is dropped and counted."""
-        if self._closing.is_set() or self.pending >= self._capacity:
+    def put(self, *records: EnergyRecord) -> None:
+        """Take records. Never waits and never raises: what is beyond capacity, or comes after close, is dropped and counted."""
+        room = max(0, self._capacity - self.pending) if not self._closing.is_set() else 0
+        if len(records) > room:
             with self._counting:
-                self.dropped += 1
-            return
-        self._waiting.append(record)
-        if not self._wake.is_set():
+                self.dropped += len(records) - room
+            records = records[:room]
+        self._waiting += records
+        if records and not self._wake.is_set():
             self._wake.set()
 
     def close(self, timeout_s: float) -> None:
@@ -189,6 +191,9 @@ class Outbox:
 
     def _leave(self, records: Sequence[EnergyRecord]) -> Sequence[EnergyRecord]:
         """Take these out of the batch and return them, without those that are no longer there (close() counted them)."""
+        if len(records) == len(self._batch) and all(map(is_, records, self._batch)):  # mostly it is the whole batch
+            left, self._batch = self._batch, []
+            return left
         leaving = set(map(id, records))
         left = [record for record in self._batch if id(record) in leaving]
         self._batch = [record for record in self._batch if id(record) not in leaving]

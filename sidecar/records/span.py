@@ -8,7 +8,6 @@ the SDK's.
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from struct import Struct
-from typing import Any
 
 from perjoule.sidecar.dialects.endpoints import OPERATIONS
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts
@@ -21,7 +20,7 @@ HAS_IS_REMOTE, IS_REMOTE = 0x100, 0x200  # Span.flags: it is known whether the p
 _FIXED64 = Struct("<Q")
 _FIXED32 = Struct("<I")
 _TIMES = Struct("<cQcQ")
-_DOUBLE = Struct("<d")
+_DOUBLE = Struct("<d").pack
 _UINT64 = (1 << 64) - 1
 
 Value = str | bool | int | float | Sequence["Value"]
@@ -51,14 +50,15 @@ def span_bytes(record: EnergyRecord, trace_id: str, span_id: str) -> bytes:
     if facts.reasoning_tokens is not None:
         parts.append(_integer(_REASONING_TOKENS, facts.reasoning_tokens))
     if facts.queue_ns is not None:
-        parts.append(_real(_QUEUE_SECONDS, seconds(facts.queue_ns)))
+        parts.append(_QUEUE_SECONDS + _DOUBLE(seconds(facts.queue_ns)))
     parts += _energy(charge)
     if facts.unit is not None:
         parts += _units(facts, charge)
     if facts.job_id is not None:
         parts.append(_text(_JOB_ID, facts.job_id))
     if facts.first_token_ns is not None:
-        parts += (_real(_TIME_TO_FIRST_CHUNK, seconds(facts.first_token_ns)), _FIRST_TOKEN, _FIXED64.pack(begin_ns + facts.first_token_ns))
+        parts += (_TIME_TO_FIRST_CHUNK + _DOUBLE(seconds(facts.first_token_ns)),
+                  _FIRST_TOKEN, _FIXED64.pack(begin_ns + facts.first_token_ns))
     parts += (UNSET if facts.outcome is not _ERRORED else _error(facts.error_type), _FLAGS_OF_CHILD if parent_id else _FLAGS)
     return b"".join(parts)
 
@@ -112,35 +112,35 @@ def _energy(charge: Charge) -> list[bytes]:
     """The attributes of a charge; where no energy is known, its status alone."""
     if charge.energy_uj is None:
         return [_attributes({Attribute.ENERGY_STATUS: charge.status})]
-    numbers: list[Any] = [_ENERGY_JOULES, joules(charge.energy_uj)]  # what stands before each, and it
-    if charge.active_uj is not None:
-        numbers += (_ACTIVE_JOULES, joules(charge.active_uj))
-    if charge.prefill_uj is not None:
-        numbers += (_PREFILL_JOULES, joules(charge.prefill_uj))
-    if charge.decode_uj is not None:
-        numbers += (_DECODE_JOULES, joules(charge.decode_uj))
-    if charge.steady_uj is not None:
-        numbers += (_STEADY_JOULES, joules(charge.steady_uj))
-    if charge.uncertainty_uj is not None:
-        numbers += (_UNCERTAINTY_JOULES, joules(charge.uncertainty_uj))
-    if charge.steady_ns is not None:
-        numbers += (_STEADY_SECONDS, seconds(charge.steady_ns))
-    if charge.concurrency_mean is not None:
-        numbers += (_CONCURRENCY, charge.concurrency_mean)
-    return [
+    parts = [
         _same_of_charge(charge.status, charge.method, charge.source, charge.settled, charge.boundary, charge.devices,
                         charge.calibration_id),
         _integer(_ENERGY_MICROJOULES, charge.energy_uj), _integer(_WINDOWS, charge.windows),
-        _reals(tuple(numbers[::2])).pack(*numbers)]
+        _ENERGY_JOULES + _DOUBLE(joules(charge.energy_uj))]
+    if charge.active_uj is not None:
+        parts.append(_ACTIVE_JOULES + _DOUBLE(joules(charge.active_uj)))
+    if charge.prefill_uj is not None:
+        parts.append(_PREFILL_JOULES + _DOUBLE(joules(charge.prefill_uj)))
+    if charge.decode_uj is not None:
+        parts.append(_DECODE_JOULES + _DOUBLE(joules(charge.decode_uj)))
+    if charge.steady_uj is not None:
+        parts.append(_STEADY_JOULES + _DOUBLE(joules(charge.steady_uj)))
+    if charge.uncertainty_uj is not None:
+        parts.append(_UNCERTAINTY_JOULES + _DOUBLE(joules(charge.uncertainty_uj)))
+    if charge.steady_ns is not None:
+        parts.append(_STEADY_SECONDS + _DOUBLE(seconds(charge.steady_ns)))
+    if charge.concurrency_mean is not None:
+        parts.append(_CONCURRENCY + _DOUBLE(charge.concurrency_mean))
+    return parts
 
 
 def _units(facts: RequestFacts, charge: Charge) -> list[bytes]:
     """What was made that is not tokens, and the work that it was."""
     parts = [_text(_UNIT, str(facts.unit))]
     if facts.units is not None:
-        parts.append(_real(_UNITS, float(facts.units)))
+        parts.append(_UNITS + _DOUBLE(float(facts.units)))
         if charge.energy_uj is not None and facts.units:
-            parts.append(_real(_UNIT_JOULES, joules(charge.energy_uj) / facts.units))
+            parts.append(_UNIT_JOULES + _DOUBLE(joules(charge.energy_uj) / facts.units))
     numbers = ((_WORK_TOKENS, facts.work_tokens), (_STEPS, facts.steps))
     return parts + [_integer(name, number) for name, number in numbers if number is not None]
 
@@ -182,7 +182,7 @@ def _any(value: Value) -> bytes:
     if isinstance(value, int):
         return b"\x18" + _varint(value)
     if isinstance(value, float):
-        return b"\x21" + _DOUBLE.pack(value)
+        return b"\x21" + _DOUBLE(value)
     return _field(0x2A, b"".join(_field(0x0A, _any(each)) for each in value))
 
 
@@ -226,26 +226,33 @@ def _before_real(name: str) -> bytes:
     return _opening(name, 9) + b"\x21"
 
 
-def _real(before: bytes, number: float) -> bytes:
-    return before + _DOUBLE.pack(number)
-
-
-@lru_cache(maxsize=64)
-def _reals(before: tuple[bytes, ...]) -> Struct:
-    return Struct("<" + "".join(f"{len(each)}sd" for each in before))
-
-
-_RECORD_ID, _REQUEST_ID, _GENAI_REQUEST_ID, _RESPONSE_ID, _JOB_ID, _UNIT = map(_before_text, (
-    Attribute.RECORD_ID, Attribute.REQUEST_ID, Attribute.GENAI_REQUEST_ID, Attribute.RESPONSE_ID, Attribute.JOB_ID, Attribute.UNIT))
-_SEQUENCE, _INPUT_TOKENS, _CACHED_TOKENS, _OUTPUT_TOKENS, _REASONING_TOKENS, _ENERGY_MICROJOULES, _WINDOWS, _WORK_TOKENS, _STEPS = map(
-    _before_integer, (Attribute.SEQUENCE, Attribute.INPUT_TOKENS, Attribute.CACHED_TOKENS, Attribute.OUTPUT_TOKENS,
-                      Attribute.REASONING_TOKENS, Attribute.ENERGY_MICROJOULES, Attribute.WINDOWS, Attribute.WORK_TOKENS, Attribute.STEPS))
-_QUEUE_SECONDS, _TIME_TO_FIRST_CHUNK, _UNITS, _UNIT_JOULES = map(_before_real, (
-    Attribute.QUEUE_SECONDS, Attribute.TIME_TO_FIRST_CHUNK, Attribute.UNITS, Attribute.UNIT_JOULES))
-(_ENERGY_JOULES, _ACTIVE_JOULES, _PREFILL_JOULES, _DECODE_JOULES, _STEADY_JOULES, _UNCERTAINTY_JOULES, _STEADY_SECONDS,
- _CONCURRENCY) = map(_before_real, (
-    Attribute.ENERGY_JOULES, Attribute.ACTIVE_JOULES, Attribute.PREFILL_JOULES, Attribute.DECODE_JOULES, Attribute.STEADY_JOULES,
-    Attribute.UNCERTAINTY_JOULES, Attribute.STEADY_SECONDS, Attribute.CONCURRENCY))
+_RECORD_ID = _before_text(Attribute.RECORD_ID)
+_REQUEST_ID = _before_text(Attribute.REQUEST_ID)
+_GENAI_REQUEST_ID = _before_text(Attribute.GENAI_REQUEST_ID)
+_RESPONSE_ID = _before_text(Attribute.RESPONSE_ID)
+_JOB_ID = _before_text(Attribute.JOB_ID)
+_UNIT = _before_text(Attribute.UNIT)
+_SEQUENCE = _before_integer(Attribute.SEQUENCE)
+_INPUT_TOKENS = _before_integer(Attribute.INPUT_TOKENS)
+_CACHED_TOKENS = _before_integer(Attribute.CACHED_TOKENS)
+_OUTPUT_TOKENS = _before_integer(Attribute.OUTPUT_TOKENS)
+_REASONING_TOKENS = _before_integer(Attribute.REASONING_TOKENS)
+_ENERGY_MICROJOULES = _before_integer(Attribute.ENERGY_MICROJOULES)
+_WINDOWS = _before_integer(Attribute.WINDOWS)
+_WORK_TOKENS = _before_integer(Attribute.WORK_TOKENS)
+_STEPS = _before_integer(Attribute.STEPS)
+_QUEUE_SECONDS = _before_real(Attribute.QUEUE_SECONDS)
+_TIME_TO_FIRST_CHUNK = _before_real(Attribute.TIME_TO_FIRST_CHUNK)
+_UNITS = _before_real(Attribute.UNITS)
+_UNIT_JOULES = _before_real(Attribute.UNIT_JOULES)
+_ENERGY_JOULES = _before_real(Attribute.ENERGY_JOULES)
+_ACTIVE_JOULES = _before_real(Attribute.ACTIVE_JOULES)
+_PREFILL_JOULES = _before_real(Attribute.PREFILL_JOULES)
+_DECODE_JOULES = _before_real(Attribute.DECODE_JOULES)
+_STEADY_JOULES = _before_real(Attribute.STEADY_JOULES)
+_UNCERTAINTY_JOULES = _before_real(Attribute.UNCERTAINTY_JOULES)
+_STEADY_SECONDS = _before_real(Attribute.STEADY_SECONDS)
+_CONCURRENCY = _before_real(Attribute.CONCURRENCY)
 _ERRORED = Outcome.ERRORED
 _FLAGS = b"\x85\x01" + _FIXED32.pack(HAS_IS_REMOTE)
 _FLAGS_OF_CHILD = b"\x85\x01" + _FIXED32.pack(HAS_IS_REMOTE | IS_REMOTE)

@@ -42,13 +42,14 @@ Value = float | Spread
 Shown = dict[Metric, dict[Labels, Value]]
 """Every metric at one moment, by the values of its labels; nothing for what is not known."""
 
-_Told = Iterable[tuple[Metric, Labels, float | None]]
+Amount = int | float  # not `float` alone: compiled, that would make floats of integers, which are exact however large
+_Told = Iterable[tuple[Metric, Labels, Amount | None]]
 
 
 class Tally:
     """Counts records. Of models the first 50 and of tenants the first 200 are told apart, the others are one.
 
-    `add` runs once a request on the event loop: what has the same labels shares one `_Line`, which is found by one look.
+    `add` runs for each request on the event loop: what has the same labels shares one `_Line`, which is found by one look.
     """
 
     def __init__(self, look: Callable[[], Shown] = dict) -> None:
@@ -60,8 +61,12 @@ class Tally:
         self._accounts: dict[tuple[str, str, str], _Account] = {}
         self._spreads: dict[tuple[Metric, Labels], _Growing] = {}
 
-    def add(self, record: EnergyRecord) -> None:
-        """Count one request that has ended."""
+    def add(self, *records: EnergyRecord) -> None:
+        """Count requests that have ended."""
+        for record in records:
+            self._add(record)
+
+    def _add(self, record: EnergyRecord) -> None:
         facts, charge = record.facts, record.charge
         line = self._lines.get((facts.model, facts.endpoint, facts.engine, facts.outcome, charge.status)) or self._line(record)
         account = self._accounts.get((facts.tenant or UNKNOWN, facts.outcome, charge.status)) or self._account(record)
@@ -80,7 +85,7 @@ class Tally:
             line.first_token.add(first_ns, trace_id, ended_ns)
             last_ns = facts.last_token_ns
             if output_tokens is not None and output_tokens > 1 and last_ns is not None and last_ns >= first_ns:
-                line.token_time.add((last_ns - first_ns) / (output_tokens - 1), trace_id, ended_ns)
+                line.token_time.add(-((first_ns - last_ns) // (output_tokens - 1)), trace_id, ended_ns)  # rounded up: its bucket stays
         if facts.cached_tokens is not None:
             line.cached_tokens = (line.cached_tokens or 0) + facts.cached_tokens
         if facts.reasoning_tokens is not None:
@@ -103,11 +108,11 @@ class Tally:
         told: list[_Told] = [line.told() for line in {id(line): line for line in self._lines.values()}.values()]
         told += [account.told(*key) for key, account in self._accounts.items()]
         for (metric, labels), spread in self._spreads.items():
-            if spread.total is not None:
+            if spread.count:
                 out.setdefault(metric, {})[labels] = spread.shown()
                 if metric is telemetry.TOKEN_SIZES:
-                    told.append([(telemetry.TOKENS, (labels[0], labels[-1]), int(spread.total))])
-        sums: dict[Metric, dict[Labels, float]] = {}
+                    told.append([(telemetry.TOKENS, (labels[0], labels[-1]), spread.total)])
+        sums: dict[Metric, dict[Labels, Amount]] = {}
         for metric, labels, amount in chain.from_iterable(told):
             if amount is not None:
                 of_metric = sums.setdefault(metric, {})
@@ -146,22 +151,28 @@ class _Growing:
     def __init__(self, metric: Metric) -> None:
         self._scale = SCALES.get(metric.unit, 1)
         self._shown_bounds = metric.buckets
-        self._bounds = [bound * self._scale for bound in metric.buckets]
+        self._bounds = [int(bound * self._scale) for bound in metric.buckets]  # a whole number is above both or neither
         self._counts = [0] * (len(metric.buckets) + 1)
-        self._exemplars: dict[int, tuple[str, float, int]] = {}
-        self.total: float | None = None  # None before the first
+        self._exemplars: dict[int, tuple[str, int, int]] = {}
+        self.total = 0
 
-    def add(self, value: float, trace_id: str | None, ended_unix_ns: int) -> None:
+    def add(self, value: int, trace_id: str | None, ended_unix_ns: int) -> None:
+        """One more, of a request that ended then."""
         place = bisect_left(self._bounds, value)
         self._counts[place] += 1
-        self.total = (self.total or 0) + value
+        self.total += value
         if trace_id is not None:
             self._exemplars[place] = (trace_id, value, ended_unix_ns)
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self._counts)
 
     def shown(self) -> Spread:
         """What it is now."""
         exemplars = {place: (trace_id, value / self._scale, t_ns) for place, (trace_id, value, t_ns) in self._exemplars.items()}
-        return Spread(self._shown_bounds, tuple(self._counts), (self.total or 0) / self._scale, exemplars)
+        return Spread(self._shown_bounds, tuple(self._counts), self.total / self._scale, exemplars)
 
 
 class _Line:

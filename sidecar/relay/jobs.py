@@ -173,6 +173,8 @@ class Jobs:
 
     def widen(self, record: EnergyRecord) -> None:
         """Add to the uncertainty of a settled record what it was charged with after its job's end, until that was seen."""
+        if not self._late:
+            return
         (late_ns, power_w), charge, facts = self._late.pop(record.facts.record_id, (0, 0.0)), record.charge, record.facts
         ran_ns = facts.end_ns - (facts.queue_ns or 0)
         if late_ns and ran_ns > 0 and charge.energy_uj is not None and charge.uncertainty_uj is not None:

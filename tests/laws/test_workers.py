@@ -54,7 +54,7 @@ async def play(history, layout):
     gpus, boards = LAYOUTS[layout]
     meter = Meter([Device(f"GPU-{i}", "board") for i in range(boards)], pools=read_pools(gpus), source="test", status=Status.MEASURED)
     records, told, begun = [], [], 0
-    desk = SharedDesk(meter, Recent(durable=False), records.append, None)
+    desk = SharedDesk(meter, Recent(durable=False), records.extend, None)
     workers, t_ns, counter = [Worker(desk) for _ in range(4)], time.monotonic_ns() - 5 * 10**9, 10**9  # who dies does so now
     for kind, amount in history:
         t_ns += 7 * MS

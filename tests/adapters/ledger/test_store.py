@@ -7,9 +7,11 @@ import pytest
 
 from perjoule.adapters.ledger.database import open_database
 from perjoule.adapters.ledger.retention import Retention
+from perjoule.adapters.ledger.rows import TOGETHER, sums_of
 from perjoule.adapters.ledger.store import Ledger, LedgerError
-from perjoule.adapters.ledger.tables import DAY_S
+from perjoule.adapters.ledger.tables import DAY_S, records, rollups
 from perjoule.adapters.ledger.verify import wrong_sums
+from perjoule.sidecar.records.row import COLUMNS, row_of
 from perjoule.sidecar.units import NS_PER_S
 from tests.fakes.ledger_writer import NOW, S, account, record
 
@@ -46,6 +48,25 @@ def test_a_name_that_one_database_does_not_take_is_kept_in_the_record(ledger):
     assert ledger.get("r1")["model"] == "a\0b"
     assert ledger.get("q\0")["record_id"] == "r1"
     assert [(group["model"], group["tenant"]) for group in ledger.grouped(["model", "tenant"])] == [("a\ufffdb", None)]
+
+
+def test_a_row_has_the_columns_of_the_table():
+    """All but the position, which the database gives; and so have the sums of some."""
+    assert list(COLUMNS) == [column.name for column in records.columns][1:]
+    rows = [row_of(record(number)) for number in range(3)]
+    assert {len(row) for row in rows} == {len(COLUMNS)}
+    assert dict(zip(rollups.columns.keys(), sums_of(rows)[0], strict=True)) == {
+        "span_s": 60, "begin_unix_ns": NOW - NOW % (60 * S), "model": "llama", "tenant": "", "outcome": "completed",
+        "endpoint": "chat.completions", "status": "measured", "requests": 3, "with_energy": 3, "input_tokens": 30, "output_tokens": 60,
+        "energy_uj": 15_000_000, "active_uj": 15_000_000, "prefill_uj": None, "decode_uj": None, "steady_uj": None, "duration_ns": 3 * S}
+
+
+@pytest.mark.parametrize("count", [1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 2 * TOGETHER, 3 * TOGETHER - 1])
+def test_however_many_come_all_are_kept_in_order(ledger, count):
+    """Some are written together, the rest one by one."""
+    ledger.put([record(number) for number in range(count)])
+    assert [json.loads(text)["record_id"] for _, text in ledger.after(0, 100)] == [f"r{number}" for number in range(count)]
+    assert wrong_sums(ledger.database, None, None) == 0
 
 
 def test_records_are_still_there_after_a_restart(where):

@@ -2,12 +2,13 @@
 
 import asyncio
 
+from perjoule.sidecar.access.limits import Limits
 from perjoule.sidecar.dialects.endpoints import endpoint_of
 from perjoule.sidecar.dialects.requests import read_request
 from perjoule.sidecar.dialects.watch import Identity, Watch
 from perjoule.sidecar.metering.meter import Meter
 from perjoule.sidecar.process.desk import Desk
-from perjoule.sidecar.record import Outcome, Status
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status
 from perjoule.sidecar.records.recent import Recent
 
 MS = 1_000_000
@@ -20,7 +21,7 @@ def a_desk(stored=None):
     async def find(any_id):
         return (stored or {}).get(any_id)
 
-    return Desk(Meter(), Recent(durable=True), delivered.append, find), delivered
+    return Desk(Meter(), Recent(durable=True), delivered.extend, find), delivered
 
 
 def a_watch(desk):
@@ -63,3 +64,19 @@ async def test_a_record_is_found_by_either_id_recent_or_stored():
     assert (await desk.find("mine"))["record_id"] == "r"
     assert await desk.find("old") == {"record_id": "old"}
     assert await desk.find("never") is None
+
+
+def test_what_fails_for_one_record_loses_none():
+    """All that settle at once are delivered at once, in their order; the failure is counted."""
+    class Broken(Limits):
+        def spent(self, record, t_ns):
+            if record.facts.record_id == "b":
+                raise ValueError
+
+    batches = []
+    desk = Desk(Meter(), Recent(durable=True), batches.append, None, Broken())
+    charge = Charge(Status.UNAVAILABLE, "token-share", "none", True)
+    desk._settled([EnergyRecord(RequestFacts(name, name, 1, 2, Outcome.COMPLETED, "chat", "vllm", False), charge) for name in "abc"])
+    desk._settled([])
+    assert [[record.facts.record_id for record in batch] for batch in batches] == [["a", "b", "c"]]
+    assert desk.failures == 1

@@ -35,7 +35,7 @@ class There:
 
 def pair(find=None, limits=None, meter=None):
     """A worker's desk, and the link that it talks to."""
-    shared = SharedDesk(meter or Meter(), Recent(durable=False), lambda record: None, find, limits)
+    shared = SharedDesk(meter or Meter(), Recent(durable=False), lambda records: None, find, limits)
     desk = RemoteDesk(lambda data: link.data_received(data))
     link = Link(shared, print, lambda: None)
     link.connection_made(There(desk))
@@ -128,7 +128,7 @@ async def test_what_is_told_stays_in_order_and_is_answered_together():
     """Frames before and after what else is said of their request go out as one, and so do the charges of two that ended."""
     sent, told, records = [], [], []
     desk, link, shared = pair()
-    shared._deliver = records.append
+    shared._deliver = records.extend
     desk._send = sent.append
     for record_id in "rs":
         begin(desk, record_id)
@@ -200,7 +200,7 @@ async def test_a_worker_that_dies_has_its_requests_ended():
     """As errored, as long as they ran, with the frames that were seen."""
     records = []
     desk, link, shared = pair()
-    shared._deliver = records.append
+    shared._deliver = records.extend
     begin(desk)
     desk.tokens("r", T_NS + 7, 3)
     desk.flush()

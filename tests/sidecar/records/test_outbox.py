@@ -156,6 +156,21 @@ def test_beyond_capacity_records_are_dropped_and_counted():
     assert (shelf.ids, outbox.stored, outbox.dropped) == (["r0", "r1", "r2"], 3, 2)
 
 
+def test_of_many_at_once_as_many_are_taken_as_there_is_room_for():
+    """The first; with none at all, nothing happens."""
+    shelf = Shelf()
+    shelf.gate.clear()
+    outbox = Outbox(shelf, capacity=3)
+    outbox.put(record(0))
+    outbox.put()
+    outbox.put(*map(record, range(1, 6)))
+    assert (outbox.pending, outbox.dropped) == (3, 3)
+    shelf.gate.set()
+    outbox.close(20)
+    outbox.put(record(6), record(7))
+    assert (shelf.ids, outbox.stored, outbox.dropped, outbox.pending) == (["r0", "r1", "r2"], 3, 5, 0)
+
+
 def test_close_gives_up_on_a_sink_that_never_works(caplog):
     """What a dead sink did not take by the deadline is dropped, counted and logged with its number and the reason."""
     outbox = Outbox(Shelf([OSError("no")] * 1_000))

@@ -122,6 +122,13 @@ def test_times_of_tokens_are_of_answers_that_came_well():
     assert {labels[-1]: sum(spread.counts) for labels, spread in shown[telemetry.DURATION].items()} == {"completed": 3, "errored": 1}
 
 
+def test_a_time_per_token_is_rounded_up_and_so_stays_in_its_bucket():
+    """Half a nanosecond above a bound is above it; sums are whole nanoseconds."""
+    shown = tallied(*(record(output_tokens=3, first_token_ns=0, last_token_ns=20_000_000 + more) for more in (0, 1)))
+    [spread] = shown[telemetry.TOKEN_TIME].values()
+    assert (spread.counts[:2], spread.total) == ((1, 1), 0.020_000_001)
+
+
 def test_a_value_on_a_bound_is_below_it_and_an_exemplar_is_the_latest():
     """`le` is less or equal; each bucket has the trace that fell into it last, if it was traced."""
     shown = tallied(record(end_ns=2_560_000_000, trace_id=TRACE), record(end_ns=2_560_000_001, trace_id=TRACE),
