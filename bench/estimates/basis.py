@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from perjoule.bench.board.store import Result, read
@@ -131,4 +132,4 @@ def _of_regression(args: Namespace, asked: Sequence[Asked], results: Sequence[Re
 
 
 def _costs(costs: Costs) -> dict[str, Any]:
-    return {"joules": costs.joules._asdict(), "seconds": costs.seconds._asdict(), "idle_w": costs.idle_w}
+    return {"joules": asdict(costs.joules), "seconds": asdict(costs.seconds), "idle_w": costs.idle_w}

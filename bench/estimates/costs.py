@@ -76,7 +76,7 @@ def by_calibration(calibration: Calibration, version: Version, boards: Boards, s
     wanted = Terms(*(j / w for j, w in zip(joules, (watts, watts * MEMORY_POWER, watts, watts * MEMORY_POWER), strict=True)))
     if shape is not None:
         physics = _seconds(shape, boards)
-        wanted = wanted._replace(steps=physics.steps, context=physics.context)
+        wanted = Terms(wanted.prefill, physics.steps, wanted.decode, physics.context)
     seconds = Terms(*(max(s, j / room_w) for s, j in zip(wanted, joules, strict=True)))
     doubts = (Doubt("gain", GAIN_SD, "boards of one name and their sensors differ, from one to the next and from day to day"),
               Doubt("model", version.window_error or 0.0, "how far windows of a second were off, out of sample"))

@@ -1,12 +1,10 @@
 """What one request has been charged so far, and the balance of all: integers that add up at every moment."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import sqrt
-from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Pace
-from perjoule.sidecar.metering.terms import NOTHING, Terms
+from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.record import Charge, RequestFacts, Status, TokenSource
 
@@ -43,7 +41,8 @@ class Balance:
         return {**asdict(self), "conserved": self.conserved}
 
 
-class Rule(NamedTuple):
+@dataclass(slots=True)
+class Rule:
     """What holds for all requests of a window. Terms cost `price` under the method in use and `model` under the energy model; of all
     that was computed in the window, `mix` is what part each term cost under the model."""
 
@@ -87,15 +86,15 @@ class Account:
             whole: bool, told: bool = False) -> None:
         """Its part of one window, of which the energy model would have made `model_uj`; `steady_ns` is 0 unless the window was
         steady, `whole` whether it ran from end to end, `told` whether the engine had told its steps."""
-        price, model, mix = rule
+        price, model, mix = rule.price, rule.model, rule.mix
         self.windows += 1
         self.told += told
         self.energy_uj += energy_uj
         self.active_uj += active_uj
         prefill_uj = 0 if self.work.decodes else energy_uj
-        if self.work.decodes and terms[0] and (cost := terms.dot(price)) > 0.0:
-            prefill_uj = min(int(energy_uj * terms[0] * price[0] / cost), energy_uj)
-        elif self.work.first_ns is None and terms == NOTHING:  # a prompt that takes longer than was thought
+        if self.work.decodes and terms.prefill and (cost := terms.dot(price)) > 0.0:
+            prefill_uj = min(int(energy_uj * terms.prefill * price.prefill / cost), energy_uj)
+        elif self.work.first_ns is None and terms.is_nothing:  # a prompt that takes longer than was thought
             prefill_uj = energy_uj
         self.prefill_uj += prefill_uj
         self.contested_uj += 0 if alone else prefill_uj
@@ -108,13 +107,14 @@ class Account:
             return
         self.shared_uj += energy_uj
         self.bias_uj += energy_uj - model_uj
-        prefill, steps, decode, context = (terms[0] * model[0], terms[1] * model[1], terms[2] * model[2], terms[3] * model[3])
+        prefill, steps = terms.prefill * model.prefill, terms.steps * model.steps
+        decode, context = terms.decode * model.decode, terms.context * model.context
         if (cost := prefill + steps + decode + context) > 0.0:
             slopes, scale = self.slopes, model_uj / cost
-            slopes[0] += scale * prefill - model_uj * mix[0]
-            slopes[1] += scale * steps - model_uj * mix[1]
-            slopes[2] += scale * decode - model_uj * mix[2]
-            slopes[3] += scale * context - model_uj * mix[3]
+            slopes[0] += scale * prefill - model_uj * mix.prefill
+            slopes[1] += scale * steps - model_uj * mix.steps
+            slopes[2] += scale * decode - model_uj * mix.decode
+            slopes[3] += scale * context - model_uj * mix.context
 
     def teach(self, pace: Pace) -> None:
         """Rates from a request whose true counts are known."""
@@ -131,14 +131,15 @@ class Account:
         elif not work.visible:
             pace.learn_decode(facts.output_tokens / work.choices, work.end_ns - work.begin_ns)
 
-    def uncertainty_uj(self, covariance: Sequence[Sequence[float]], window_error: float | None, open_uj: int = 0) -> int:
+    def uncertainty_uj(self, covariance: list[list[float]], window_error: float | None, open_uj: int = 0) -> int:
         """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
         relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
         if not self.windows:
             return round(OPEN_ERROR * open_uj)
-        variance, (a, b, c, d) = 0.0, self.slopes
-        for slope, row in zip(self.slopes, covariance, strict=True):
-            variance += slope * (row[0] * a + row[1] * b + row[2] * c + row[3] * d)
+        variance, slopes = 0.0, self.slopes
+        a, b, c, d = slopes
+        for i, row in enumerate(covariance):
+            variance += slopes[i] * (row[0] * a + row[1] * b + row[2] * c + row[3] * d)
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
         shared, edge = float(self.shared_uj), float(self.edge_uj)
         placement, later = PLACEMENT_ERROR * self.contested_uj, OPEN_ERROR * open_uj
@@ -146,7 +147,7 @@ class Account:
                           + (RUN_ERROR * RUN_ERROR + rule * rule) * shared * shared + edge * edge + later * later))
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
-               covariance: Sequence[Sequence[float]], window_error: float | None, calibration_id: str | None,
+               covariance: list[list[float]], window_error: float | None, calibration_id: str | None,
                alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:
         """The charge as it stands, plus what the open window is thought to add. `best` is the status of the source; `alive` says
         that its counter moves, so that nothing yet is a number, too."""

@@ -14,11 +14,10 @@ def apportion(total_uj: int, weights: Sequence[int]) -> list[int]:
     whole = sum(weights)
     if whole == 0:
         return [0] * len(weights)
-    divided = [divmod(total_uj * weight, whole) for weight in weights]
-    parts = [part for part, _ in divided]
+    parts = [total_uj * weight // whole for weight in weights]
     left = total_uj - sum(parts)
     if left:
-        by_remainder = sorted(range(len(weights)), key=[rest for _, rest in divided].__getitem__, reverse=True)
-        for i in by_remainder[:left]:
+        rests = [total_uj * weight % whole for weight in weights]
+        for i in sorted(range(len(weights)), key=rests.__getitem__, reverse=True)[:left]:
             parts[i] += 1
     return parts

@@ -172,7 +172,7 @@ class Calibration:
 
     def _publish(self, state: str, coefficients: Terms) -> None:
         rounded = Terms(*(float(f"{c:.{DIGITS}g}") for c in coefficients))
-        named = json.dumps([asdict(self.key), state, rounded], sort_keys=True)
+        named = json.dumps([asdict(self.key), state, list(rounded)], sort_keys=True)
         version = Version(f"{state}-{hashlib.sha256(named.encode()).hexdigest()[:12]}", state, rounded, self.window_error,
                           round(self.learned_ns / NS_PER_S, 1))
         self.versions = [*self.versions[-MOST_VERSIONS + 1:], version]

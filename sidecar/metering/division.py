@@ -1,7 +1,7 @@
 """One pool of boards and what runs on it: its windows divided among its requests, by a schedule and a calibration of its own."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from perjoule.sidecar.metering.account import Account, Balance, Rule
 from perjoule.sidecar.metering.attribution import apportion
@@ -12,7 +12,7 @@ from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.pools import Pool, Stage
 from perjoule.sidecar.metering.schedule import Look, Schedule, union
 from perjoule.sidecar.metering.steady_state import Activity, Phase
-from perjoule.sidecar.metering.terms import NOTHING, Terms
+from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.timeline import Window
 from perjoule.sidecar.metering.weighing import MICRO, PROMPT_TOKENS, costs, prices, weigh
 from perjoule.sidecar.metering.work import Work
@@ -23,12 +23,13 @@ HOLD_NS = 100 * NS_PER_MS  # how long a window waits for the step that was under
 PATIENCE_NS = NS_PER_S  # and while none does: a step of 8192 prompt tokens takes 200 ms
 
 
-class Share(NamedTuple):
+@dataclass(slots=True)
+class Share:
     """Who shares a window, with how much of each term, for how long each was there, and how long anybody was."""
 
-    works: Sequence[Work]
-    amounts: Sequence[Terms]
-    ran_ns: Sequence[int]
+    works: list[Work]
+    amounts: list[Terms]
+    ran_ns: list[int]
     busy_ns: int
 
 
@@ -90,12 +91,13 @@ class Division:
             self._divide(waiting.popleft(), t_ns)
         return self.group.divided_ns != before_ns
 
-    def is_past(self, end_ns: int, t_ns: int) -> bool | None:
-        """Whether every window up to `end_ns` has been divided; None if some never will be: the counter has fallen silent."""
+    def past(self, t_ns: int) -> tuple[int, int]:
+        """Up to when every window has been divided, and up to when none is waited for any more: where that is later, the counter has
+        fallen silent."""
         group = self.group
-        if group.divided_ns is not None and group.divided_ns >= end_ns:
-            return True
-        return False if t_ns < max(end_ns, group.changed_ns) + group.silence_ns or group.waiting else None
+        divided_ns = -1 if group.divided_ns is None else group.divided_ns  # -1: none has been yet
+        is_silent = not group.waiting and t_ns >= group.changed_ns + group.silence_ns
+        return divided_ns, max(divided_ns, t_ns - group.silence_ns) if is_silent else divided_ns
 
     def provisional(self, work: Work, t_ns: int) -> tuple[int, int]:
         """What windows that have not been divided will cost a request, by all that can be told now: energy, and active energy."""
@@ -105,12 +107,12 @@ class Division:
             return 0, 0
         since_ns = max(group.divided_ns or 0, work.begin_ns)
         terms = self._here(self.schedule.glance(work, since_ns, t_ns))
-        if self.pool.stage is not None and terms == NOTHING:
+        if self.pool.stage is not None and terms.is_nothing:
             return 0, 0
-        mine = int(terms.dot(self._price) * MICRO) or int(terms == NOTHING)
+        mine = int(terms.dot(self._price) * MICRO) or int(terms.is_nothing)
         # The others weigh what all did in the last window: weighing each of them anew would cost each end of a request
         # time in proportion to those in flight, for a median difference of 0.2 % (on recordings of an H200).
-        whole = max(mine, 0 if len(self.accounts) == 1 else round(group.weight_per_ns * (t_ns - since_ns)), 1)
+        whole = max(mine, 0 if len(self.accounts) == 1 else round(group.weight_per_ns * (t_ns - since_ns))) or 1
         return drawn.shared_uj * mine // whole, drawn.active_uj * mine // whole
 
     # inside
@@ -124,7 +126,9 @@ class Division:
         """What of a request is computed here."""
         if self.pool.stage is None:
             return terms
-        return Terms(terms.prefill, 0.0, 0.0, 0.0) if self.pool.stage is Stage.PREFILL else terms._replace(prefill=0.0)
+        if self.pool.stage is Stage.PREFILL:
+            return Terms(terms.prefill, 0.0, 0.0, 0.0)
+        return Terms(0.0, terms.steps, terms.decode, terms.context)
 
     def _share_of(self, look: Look, t0_ns: int, t1_ns: int) -> Share:
         """Who was here in a window: a request is in the prefill pool until its prompt is done, and in the decode pool from then on."""
@@ -169,7 +173,8 @@ class Division:
     def _give(self, window: Window, split: Split, share: Share, phase: Phase | None) -> Drawn:
         """Divide a window among those who ran in it."""
         group, span_ns, amounts, is_steady = self.group, window.t1_ns - window.t0_ns, share.amounts, phase is Phase.STEADY
-        total = Terms(*map(sum, zip(*amounts, strict=True)))
+        total = Terms(sum((terms.prefill for terms in amounts), 0.0), sum((terms.steps for terms in amounts), 0.0),
+                      sum((terms.decode for terms in amounts), 0.0), sum((terms.context for terms in amounts), 0.0))
         model, price = self.calibration.coefficients, self._price
         weights = weigh(amounts, price, share.works)
         group.weight_per_ns = sum(weights) / span_ns
@@ -179,18 +184,19 @@ class Division:
         elif self._method == "steady-rate":
             given_uj = group.at_steady_rate(total.decode, split.shared_uj)
         parts = apportion(given_uj, weights)
-        active_parts = [part_uj * min(split.active_uj, given_uj) // max(given_uj, 1) for part_uj in parts]
+        active_uj, most_uj = min(split.active_uj, given_uj), max(given_uj, 1)
+        active_parts = [part_uj * active_uj // most_uj for part_uj in parts]
         cost = total.dot(model) or 1.0
         rule = Rule(price, model, Terms(*(amount * each / cost for amount, each in zip(total, model, strict=True))))
         model_parts = parts if price is model else [split.shared_uj * each / cost for each in costs(amounts, model)]
         origin_ns, alone = group.origin_ns or 0, len(amounts) == 1
         models: dict[str | None, int] = {}
         tenants: dict[str | None, int] = {}
-        for work, terms, ran_ns, part_uj, active_uj, model_uj in zip(share.works, amounts, share.ran_ns, parts, active_parts, model_parts,
-                                                                     strict=True):
-            account = self.accounts[work]
-            account.add(terms, part_uj, active_uj, model_uj, rule, steady_ns=ran_ns if is_steady else 0, alone=alone,
-                        whole=ran_ns == span_ns, told=self.schedule.believes)
+        told = self.schedule.believes
+        for i, work in enumerate(share.works):
+            account, part_uj, ran_ns = self.accounts[work], parts[i], share.ran_ns[i]
+            account.add(amounts[i], part_uj, active_parts[i], model_parts[i], rule, steady_ns=ran_ns if is_steady else 0, alone=alone,
+                        whole=ran_ns == span_ns, told=told)
             models[account.model] = models.get(account.model, 0) + part_uj
             tenants[account.tenant] = tenants.get(account.tenant, 0) + part_uj
             if work.begin_ns < origin_ns:

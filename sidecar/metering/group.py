@@ -165,7 +165,9 @@ class Group:
             return Split(0, 0, 0)
         span_ns = t_ns - max(since_ns, divided_ns)
         drawn_uj = self._first.energy_since_change(t_ns)
-        for window in (*self.waiting, *self._closed):
+        for window in self.waiting:
+            drawn_uj += window.energy_uj
+        for window in self._closed:
             drawn_uj += window.energy_uj
         for other in self._others:
             drawn_uj += other.waiting_uj + other.timeline.energy_since_change(t_ns)

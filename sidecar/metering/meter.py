@@ -8,7 +8,6 @@ nanoseconds, and events come in the order of time.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 from perjoule.sidecar.metering.account import Account
 from perjoule.sidecar.metering.calibration import Calibration
@@ -82,12 +81,14 @@ class Meter(Pooled):
         divisions = self._serving(rank)
         work = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices, decodes=decodes)
         account = Account(record_id, work, model, 0 if input_tokens is not None else input_bytes, self._integral, tenant)
-        self._open[record_id] = open_ = Open(account, divisions, divisions[-1].schedule, divisions[-1].uuids)
+        last = divisions[-1]
+        self._open[record_id] = open_ = Open(account, divisions, [(last, work)], last.schedule, last.uuids)
         if len(self.divisions) > 1 and rank not in self._by_rank:
             open_.devices = self._every_uuid
             account.missed = bool(self._by_rank)  # it was another rank, perhaps
         if len(divisions) > 1:
             open_.twin = Work(t_ns, visible=streamed, prompt_tokens=float(tokens), choices=choices, decodes=decodes)
+            open_.runs.append((divisions[0], open_.twin))
         for division, each in open_.runs:
             each.is_measured = input_tokens is not None
             division.begin(each, account)
@@ -122,7 +123,7 @@ class Meter(Pooled):
         self._count(t_ns)
         self._running -= 1
         if facts.input_tokens is None and (estimate := round(account.input_bytes / self.pace.bytes_per_token.value)):
-            facts = replace(facts, input_tokens=estimate, input_source=TokenSource.ESTIMATED)
+            facts.input_tokens, facts.input_source = estimate, TokenSource.ESTIMATED
         account.facts = facts
         account.concurrency_mean = (self._integral - account.running_integral) / max(t_ns - account.begin_ns, 1)
         failed = facts.http_status is not None and facts.http_status >= 400
@@ -130,6 +131,7 @@ class Meter(Pooled):
         for division, work in open_.runs:
             division.end(work, t_ns, counted, failed=failed, done=facts.outcome is Outcome.COMPLETED)
         account.teach(self.pace)
+        open_.end_ns = t_ns
         self._ended.append(open_)
         return self._advance(t_ns)
 
@@ -193,11 +195,15 @@ class Meter(Pooled):
 
     def _advance(self, t_ns: int) -> list[EnergyRecord]:
         """Divide the windows that are ripe, settle the requests that wait for no window any more."""
-        divided = [division.advance(t_ns) for division in self.divisions]
-        if not self._ended or (self._has_source and t_ns < self._look_ns and not any(divided)):
+        has_divided = False
+        for division in self.divisions:
+            has_divided = division.advance(t_ns) or has_divided
+        if not self._ended or (self._has_source and t_ns < self._look_ns and not has_divided):
             return []  # thousands may end between two windows: they are not all asked again at each end
         self._look_ns = t_ns + LOOK_NS
-        settled = [open_ for open_ in self._ended if self._is_settled(open_, t_ns)]
+        past = {division: division.past(t_ns) for division in self.divisions}
+        upto_ns = max([given_up_ns for _, given_up_ns in past.values()]) if self._has_source else t_ns
+        settled = [open_ for open_ in self._ended if open_.end_ns <= upto_ns and self._is_settled(open_, past)]
         if not settled:
             return []
         gone: defaultdict[Division, list[Work]] = defaultdict(list)
@@ -210,15 +216,16 @@ class Meter(Pooled):
         self._ended = [open_ for open_ in self._ended if open_.account.record_id in self._open]
         return [EnergyRecord(open_.account.facts, self._charge(open_, settled=True)) for open_ in settled if open_.account.facts]
 
-    def _is_settled(self, open_: Open, t_ns: int) -> bool:
-        end_ns = open_.account.work.end_ns
-        if end_ns is None or not self._has_source:
-            return end_ns is not None
+    def _is_settled(self, open_: Open, past: dict[Division, tuple[int, int]]) -> bool:
+        """Whether no window that it ran in is waited for, by what every division says of the `past`."""
+        if not self._has_source:
+            return True
         for division in open_.divisions:
-            past = division.is_past(end_ns, t_ns)
-            if past is False:
+            divided_ns, given_up_ns = past[division]
+            if open_.end_ns > given_up_ns:
                 return False
-            open_.account.missed |= past is None
+            if open_.end_ns > divided_ns:
+                open_.account.missed = True
         return True
 
     def _charge(self, open_: Open, *, settled: bool, alive: bool = False, open_uj: int = 0, open_active_uj: int = 0) -> Charge:

@@ -6,7 +6,6 @@ curves that agree with this, the straightest one is taken. A large step computes
 (chunked prefill, a step's token budget): the straight curve finds that by itself, without knowing the budget.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,6 +41,18 @@ class Path:
     times: list[int]
     heights: list[float]
     told: Told | None
+    place: int = 1  # of the first time that is not before the last moment asked for
+
+    def height(self, t_ns: int) -> float:
+        """How far it is by a moment that is not before the last one asked for."""
+        times, i = self.times, self.place
+        while i < len(times) - 1 and times[i] < t_ns:
+            i += 1
+        self.place = i
+        y0, y1, x0_ns, x1_ns = self.heights[i - 1], self.heights[i], times[i - 1], times[i]
+        if self.told is not None and x0_ns < t_ns < x1_ns:
+            return y0 + (y1 - y0) * self.told.computed(x0_ns, t_ns) / self.told.computed(x0_ns, x1_ns)
+        return y0 + (y1 - y0) * _part(t_ns, x0_ns, x1_ns)
 
 
 class PrefillQueue:
@@ -91,7 +102,8 @@ class PrefillQueue:
         order = _service_order([job for job in self.jobs if job.prompt_left > 0], told)
         if not order:
             return []
-        ends, whole = [], 0.0
+        ends: list[float] = []
+        whole = 0.0
         for job in order:
             whole += self._size(job, t0_ns)
             ends.append(whole)
@@ -99,8 +111,9 @@ class PrefillQueue:
         placed: dict[Work, Placed] = {}
         at, place, start = 0.0, 0, 0.0  # of the row: progress, and the first prompt that is not done, and where it starts
         for end_ns in self._steps(order, path, step_ends_ns):
-            until = _height(path, end_ns)
-            within = 1.0 if end_ns <= t1_ns else (_height(path, t1_ns) - at) / (until - at) if until > at else 0.0
+            now = path.height(min(end_ns, t1_ns))
+            until = now if end_ns <= t1_ns else path.height(end_ns)
+            within = (now - at) / (until - at) if until > at else 0.0  # of the step, what the window has
             # All prompts of a step are computed side by side: each is as far as the step is, whichever comes first in the row.
             while place < len(order) and start < until - TOUCH:
                 job, end = order[place], ends[place]
@@ -123,12 +136,12 @@ class PrefillQueue:
             part.work.prompt_left = 0.0 if part.done_ns is not None else part.work.prompt_left - part.tokens
         self.jobs = {job: None for job in self.jobs if job.prompt_left > 0 and (job.end_ns is None or job.end_ns > t1_ns)}
 
-    def _steps(self, order: Sequence[Work], path: Path, others_ns: Sequence[int]) -> list[int]:
+    def _steps(self, order: list[Work], path: Path, others_ns: Sequence[int]) -> list[int]:
         """When steps ended, as far as the path goes."""
         t0_ns, last_ns = path.times[0], path.times[-1]
-        seen = {t for t in others_ns if t0_ns < t < last_ns} | {job.first_ns for job in order if job.first_ns is not None}
-        ends = [*sorted(t for t in seen if t0_ns < t < last_ns), last_ns]
-        return [t for t, following in zip(ends, [*ends[1:], last_ns + 2 * SAME_STEP_NS], strict=True) if following - t > SAME_STEP_NS]
+        seen = dict.fromkeys([*others_ns, *[job.first_ns for job in order if job.first_ns is not None]])  # nearly sorted, unlike a set
+        ends = [*sorted([t for t in seen if t0_ns < t < last_ns]), last_ns]
+        return [t for i, t in enumerate(ends) if t == last_ns or ends[i + 1] - t > SAME_STEP_NS]
 
     def _size(self, job: Work, t0_ns: int) -> float:
         """Tokens of the row. Of a prompt whose client left before it was done, no more than there was time for."""
@@ -137,17 +150,17 @@ class PrefillQueue:
         time_ns = max(0, job.end_ns - max(t0_ns, job.begin_ns))
         return min(job.prompt_left, self.per_s.value * time_ns / NS_PER_S)
 
-    def _path(self, order: Sequence[Work], ends: Sequence[float], t0_ns: int, now_ns: int, told: Told | None) -> Path:
+    def _path(self, order: list[Work], ends: list[float], t0_ns: int, now_ns: int, told: Told | None) -> Path:
         """The engine's progress along the row from `t0_ns` up to now, or until it was worked off."""
         overdue = 0.0  # whose first token came in a window that has been divided without knowing
-        for job, end in zip(order, ends, strict=True):
+        for place, job in enumerate(order):
             if job.first_ns is not None and job.first_ns <= t0_ns:
-                overdue = end
-        times = {job.begin_ns for job in order} | {job.first_ns for job in order if job.first_ns is not None}
+                overdue = ends[place]
+        times = dict.fromkeys([job.begin_ns for job in order] + [job.first_ns for job in order if job.first_ns is not None])
         gates, low = [Gate(t0_ns, overdue, overdue)], overdue
         empty_ns, empty_at = t0_ns, overdue  # when the row was last worked off
         begun = done = undone = 0  # places in the order; each only moves on
-        for t_ns in sorted(t for t in times if t > t0_ns):
+        for t_ns in sorted([t for t in times if t > t0_ns]):
             while begun < len(order) and order[begun].begin_ns < t_ns:
                 begun += 1
             steps_end = False
@@ -195,17 +208,22 @@ def _told_along(gates: Sequence[Gate], told: Told) -> list[float]:
     return along
 
 
-def _service_order(jobs: Sequence[Work], told: Told | None) -> list[Work]:
+def _service_order(jobs: list[Work], told: Told | None) -> list[Work]:
     """Prompts in the order in which the engine has taken, or will take them: in that of arrival, but who has shown a first token
     was before those who have not, though theirs would show. Who hides his tokens is where his arrival puts him."""
-    ready = sorted((job for job in jobs if job.first_ns is not None), key=lambda job: (job.first_ns, job.begin_ns))
+    ready = sorted([job for job in jobs if job.first_ns is not None], key=lambda job: (job.first_ns, job.begin_ns))
     others = [job for job in jobs if job.first_ns is None]
+    hiding = [job for job in others if _hides(job, told)]
+    earliest_ns = min([job.begin_ns for job in hiding], default=0)
     order: list[Work] = []
     for job in ready:
-        ahead = [other for other in others if other.begin_ns < job.begin_ns and _hides(other, told)]
-        order += ahead
+        if hiding and earliest_ns < job.begin_ns:
+            ahead = [other for other in hiding if other.begin_ns < job.begin_ns]
+            order += ahead
+            others = [other for other in others if other not in ahead]
+            hiding = [other for other in hiding if other not in ahead]
+            earliest_ns = min([other.begin_ns for other in hiding], default=0)
         order.append(job)
-        others = [other for other in others if other not in ahead]
     return order + others
 
 
@@ -216,14 +234,6 @@ def _may_be_done(job: Work, t_ns: int, told: Told | None) -> bool:
 
 def _hides(job: Work, told: Told | None) -> bool:
     return told.hides(job) if told is not None else not job.visible
-
-
-def _height(path: Path, t_ns: int) -> float:
-    i = min(max(bisect_left(path.times, t_ns), 1), len(path.times) - 1)
-    y0, y1, x0_ns, x1_ns = path.heights[i - 1], path.heights[i], path.times[i - 1], path.times[i]
-    if path.told is not None and x0_ns < t_ns < x1_ns:
-        return y0 + (y1 - y0) * path.told.computed(x0_ns, t_ns) / path.told.computed(x0_ns, x1_ns)
-    return y0 + (y1 - y0) * _part(t_ns, x0_ns, x1_ns)
 
 
 def _part(x: float, x0: float, x1: float) -> float:

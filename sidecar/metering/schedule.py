@@ -5,7 +5,7 @@ request accounts for. With continuous batching all running sequences advance tog
 advance who hide theirs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from perjoule.sidecar.metering.pace import Pace
@@ -154,16 +154,20 @@ class Schedule:
         prompts = {part.work: part for part in placed}
         if not self._showing and not self.believes and any(not work.visible for work in here):
             self.clock.coast(t1_ns, self.pace.step_ns)
-        there = [(max(work.begin_ns, t0_ns), min(work.end_ns or t1_ns, t1_ns)) for work in here]
-        spans = [(_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns) for work, (_, end_ns) in zip(here, there, strict=True)]
-        shares = self._step_shares(here, spans)
+        there, spans = [], []
+        for work in here:
+            end_ns = work.ran_until(t1_ns)
+            there.append((max(work.begin_ns, t0_ns), end_ns))
+            spans.append((_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns))
+        counts, shares = self._steps_by(here, spans)
         amounts, frames = [], []
-        for work, (since_ns, until_ns) in zip(here, spans, strict=True):
-            part = prompts.get(work) if prompts else None
+        for i, work in enumerate(here):
+            since_ns, until_ns = spans[i]
+            part = prompts.get(work)
             prefill, steps, by, tokens = part.tokens if part else 0.0, 0.0, 0.0, 0.0
             if since_ns < until_ns:
                 steps = work.choices * (shares[until_ns] - shares[since_ns])
-                by, tokens = self._given(work, since_ns, until_ns, t1_ns)
+                by, tokens = self._given(work, counts[since_ns], counts[until_ns], until_ns, t1_ns)
             amounts.append(Terms(prefill, steps, tokens, tokens * work.context(tokens)))
             frames.append(by)
         return Look(here, amounts, [end_ns - begin_ns for begin_ns, end_ns in there], spans, frames, placed, union(there, t0_ns, t1_ns))
@@ -171,22 +175,23 @@ class Schedule:
     def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
         """What one request accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
         part = self._prompt_part(work, t0_ns, t1_ns) if work.prompt_left > 0 else None
-        since_ns, until_ns = _decodes_from(work, part, t0_ns, t1_ns), min(work.end_ns or t1_ns, t1_ns)
+        since_ns, until_ns = _decodes_from(work, part, t0_ns, t1_ns), work.ran_until(t1_ns)
         prefill = part.tokens if part else 0.0
         if since_ns >= until_ns:
             return Terms(prefill, 0.0, 0.0, 0.0)
         clock = self.clock
         if not self._showing and not self.believes:
             clock.coast(until_ns, self.pace.step_ns)
-        steps = work.choices * (clock.at(until_ns) - clock.at(since_ns))
-        _, tokens = self._given(work, since_ns, until_ns, t1_ns)
+        since, until = clock.at(since_ns), clock.at(until_ns)
+        steps = work.choices * (until - since)
+        _, tokens = self._given(work, since, until, until_ns, t1_ns)
         return Terms(prefill, steps / max(self._showing + self._hiding, work.choices), tokens, tokens * work.context(tokens))
 
     def commit(self, look: Look, t0_ns: int, t1_ns: int) -> None:
         """The window has been charged by this look: what it held will not be charged again."""
         for work, terms, by in zip(look.works, look.amounts, look.frames, strict=True):
-            if by or terms[2]:
-                work.charge(t1_ns, by, terms[2])
+            if by or terms.decode:
+                work.charge(t1_ns, by, terms.decode)
         for part in look.placed:
             if part.done_ns is not None:
                 part.work.decodes_from_ns = part.done_ns
@@ -230,41 +235,39 @@ class Schedule:
         if not work.visible and (not self.believes or self.told.hides(work)):
             done_ns = max(work.begin_ns, t0_ns) + round(work.prompt_left / self.queue.per_s.value * NS_PER_S)
             return Placed(work, work.prompt_left, done_ns) if done_ns <= t1_ns else None
-        placed = self._place(t0_ns, t1_ns, t1_ns)
-        return next((part for part in placed if part.work is work), None)
+        return next((part for part in self._place(t0_ns, t1_ns, t1_ns) if part.work is work), None)
 
-    def _step_shares(self, works: Sequence[Work], spans: Sequence[tuple[int, int]]) -> dict[int, float]:
-        """For each moment at which somebody begins or stops decoding: the sum, over the steps so far, of 1 / sequences in it."""
+    def _steps_by(self, works: list[Work], spans: list[tuple[int, int]]) -> tuple[dict[int, float], dict[int, float]]:
+        """For each moment at which somebody begins or stops decoding: the steps so far, and the sum over them of 1 / sequences in it."""
         changes: dict[int, int] = {}
-        for work, (since_ns, until_ns) in zip(works, spans, strict=True):
+        for i, work in enumerate(works):
+            since_ns, until_ns = spans[i]
             if since_ns < until_ns:
                 changes[since_ns] = changes.get(since_ns, 0) + work.choices
                 changes[until_ns] = changes.get(until_ns, 0) - work.choices
-        clock, shares, share, before, sequences = self.clock, {}, 0.0, 0.0, 0
-        for t_ns in sorted(changes):
-            count = clock.at(t_ns)
+        counts, shares, share, before, sequences = self.clock.at_each(sorted(changes)), {}, 0.0, 0.0, 0
+        for t_ns, count in counts.items():
             if sequences:
                 share += (count - before) / sequences
             shares[t_ns] = share
             before = count
             sequences += changes[t_ns]
-        return shares
+        return counts, shares
 
-    def _given(self, work: Work, since_ns: int, until_ns: int, t1_ns: int) -> tuple[float, float]:
-        """How far its answer was at `t1_ns` in frames, and the output tokens that no window has been charged with."""
+    def _given(self, work: Work, since: float, until: float, until_ns: int, t1_ns: int) -> tuple[float, float]:
+        """How far its answer was at `t1_ns` in frames, and the output tokens that no window has been charged with: it had steps
+        `since` to `until`, the last of them at `until_ns`."""
         if work.frames or work.base:
             by = work.frames_by(t1_ns, self.clock)
             return by, work.owed_tokens(by, self.pace.tokens_per_frame.value)
-        return 0.0, self._hidden_tokens(work, since_ns, until_ns)
+        return 0.0, self._hidden_tokens(work, since, until, until_ns)
 
-    def _hidden_tokens(self, work: Work, since_ns: int, until_ns: int) -> float:
+    def _hidden_tokens(self, work: Work, since: float, until: float, until_ns: int) -> float:
         """Output tokens of a request that shows none: one a step; at its end, what the engine says, spread over its steps."""
-        clock = self.clock
-        since = clock.at(since_ns)
-        fresh = clock.at(until_ns) - since
-        if work.end_ns is None or work.output_tokens is None:
+        end_ns, fresh = work.end_ns, until - since
+        if end_ns is None or work.output_tokens is None:
             return work.choices * fresh
-        left, whole = max(0.0, work.output_tokens - work.charged_tokens), clock.at(work.end_ns) - since
+        left, whole = max(0.0, work.output_tokens - work.charged_tokens), (until if end_ns == until_ns else self.clock.at(end_ns)) - since
         return left * fresh / whole if whole > 0 else left
 
 

@@ -57,11 +57,17 @@ class StepClock:
         """Steps by `t_ns`. After the last one that was seen, a step is under way, and it is one, however long it takes."""
         if t_ns >= self.last_ns:
             return self.count + min((t_ns - self.last_ns) / self.usual_ns, 1.0)
-        i = bisect_right(self._times, t_ns)
-        if i == 0:
-            return self._counts[0]
-        t0, c0 = self._times[i - 1], self._counts[i - 1]
-        return c0 + (self._counts[i] - c0) * (t_ns - t0) / (self._times[i] - t0)
+        return self._between(bisect_right(self._times, t_ns), t_ns)
+
+    def at_each(self, moments_ns: list[int]) -> dict[int, float]:
+        """The same for each of many moments, which rise."""
+        times, found = self._times, {}
+        i = bisect_right(times, moments_ns[0]) if moments_ns else 0
+        for t_ns in moments_ns:
+            while i < len(times) and times[i] <= t_ns:
+                i += 1
+            found[t_ns] = self._between(i, t_ns) if i < len(times) else self.at(t_ns)
+        return found
 
     def ends_after(self, t_ns: int) -> list[int]:
         """When the steps after `t_ns` ended, up to the last one that was seen."""
@@ -82,6 +88,13 @@ class StepClock:
         if len(self._times) > 4096:
             keep = max(bisect_right(self._times, t_ns) - 1, 0)
             del self._times[:keep], self._counts[:keep]
+
+    def _between(self, i: int, t_ns: int) -> float:
+        """Steps by `t_ns`, which is before knot `i` and not before the one that precedes it."""
+        if i == 0:
+            return self._counts[0]
+        t0, c0 = self._times[i - 1], self._counts[i - 1]
+        return c0 + (self._counts[i] - c0) * (t_ns - t0) / (self._times[i] - t0)
 
     def _knot(self, t_ns: int, count: float) -> None:
         if t_ns > self.last_ns:

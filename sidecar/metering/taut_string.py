@@ -5,7 +5,6 @@ Davies & Kovac 2001, "Local extremes, runs, strings and multiresolution", Annals
 largest slope of all such paths.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -18,10 +17,10 @@ class Gate:
     high: float
 
 
-def taut_string(gates: Sequence[Gate], along: Sequence[float] | None = None) -> list[float]:
+def taut_string(gates: list[Gate], along: list[float] | None = None) -> list[float]:
     """The path's height at each gate. The first and the last gate are points (low == high); times rise strictly, and so does that `along`
     which the path is to be straight, if it is not time."""
-    places = [gate.t for gate in gates] if along is None else along
+    places: list[float] = [gate.t for gate in gates] if along is None else along
     heights = [gates[0].low]
     at, last = 0, len(gates) - 1
     while at < last:
@@ -44,6 +43,6 @@ def taut_string(gates: Sequence[Gate], along: Sequence[float] | None = None) -> 
                 flattest, lower = low, i
         else:
             slope = steepest  # the last gate is a point: steepest == flattest there
-        heights.extend(y0 + slope * (places[i] - t0) for i in range(at + 1, turn + 1))
+        heights += [y0 + slope * (places[i] - t0) for i in range(at + 1, turn + 1)]
         at = turn
     return heights

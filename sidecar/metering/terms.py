@@ -5,10 +5,12 @@ work; a step reads all weights once, for whoever is in it; an output token costs
 values of every token before it (Vellaisamy, arXiv 2608.28044; throttLL'eM, arXiv 2408.05235; measured in docs/attribution.md).
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 
-class Terms(NamedTuple):
+@dataclass(slots=True)  # no tuple, and not frozen: that takes several times as long to make, and every request of every window has one
+class Terms:
     """As amounts: of one request or of all, in some time. As coefficients: joules, or any unit, for one of each."""
 
     prefill: float  # prompt tokens computed
@@ -18,11 +20,20 @@ class Terms(NamedTuple):
 
     def dot(self, other: "Terms") -> float:
         """Amounts times coefficients."""
-        return self[0] * other[0] + self[1] * other[1] + self[2] * other[2] + self[3] * other[3]
+        return self.prefill * other.prefill + self.steps * other.steps + self.decode * other.decode + self.context * other.context
 
     def plus(self, other: "Terms") -> "Terms":
         """The sum, term by term."""
-        return Terms(self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3])
+        return Terms(self.prefill + other.prefill, self.steps + other.steps, self.decode + other.decode, self.context + other.context)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing was computed."""
+        return not (self.prefill or self.steps or self.decode or self.context)
+
+    def __iter__(self) -> Iterator[float]:
+        """In this order."""
+        return iter((self.prefill, self.steps, self.decode, self.context))
 
 
 NOTHING = Terms(0.0, 0.0, 0.0, 0.0)

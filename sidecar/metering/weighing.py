@@ -6,7 +6,7 @@ step's cost is shared equally by the sequences in it. `steady-rate`: output toke
 
 from collections.abc import Sequence
 
-from perjoule.sidecar.metering.terms import NOTHING, Terms
+from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.work import Work
 
 METHODS = ("token-share", "step-model", "steady-rate")
@@ -23,16 +23,15 @@ def prices(method: str, coefficients: Terms) -> Terms:
     return OUTPUT_TOKENS if method == "steady-rate" else TOKENS
 
 
-def costs(amounts: Sequence[Terms], price: Terms) -> list[float]:
+def costs(amounts: list[Terms], price: Terms) -> list[float]:
     """What each request's amounts cost."""
-    prefill, steps, decode, context = price
-    return [p * prefill + s * steps + d * decode + c * context for p, s, d, c in amounts]
+    return [terms.dot(price) for terms in amounts]
 
 
-def weigh(amounts: Sequence[Terms], price: Terms, works: Sequence[Work] = ()) -> list[int]:
+def weigh(amounts: list[Terms], price: Terms, works: Sequence[Work] = ()) -> list[int]:
     """One weight for each request. Where nothing is known to have been computed somebody is at work all the same, and it is the
     earliest whose prompt is not known to be done, which takes longer than was thought; where all of them are, the earliest."""
     weights = [int(cost * MICRO) for cost in costs(amounts, price)]
-    if weights and not any(weights) and all(terms == NOTHING for terms in amounts):
+    if weights and not any(weights) and all(terms.is_nothing for terms in amounts):
         weights[next((place for place, work in enumerate(works) if work.first_ns is None), 0)] = 1
     return weights

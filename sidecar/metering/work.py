@@ -56,6 +56,11 @@ class Work:
         """Whether what was computed for it was prompt, as far as can be told."""
         return not self.decodes or (self.first_ns is None and self.visible)
 
+    def ran_until(self, t_ns: int) -> int:
+        """When it ended, if that was before `t_ns`."""
+        end_ns = self.end_ns
+        return t_ns if end_ns is None or end_ns > t_ns else end_ns
+
     def is_known_until(self, t_ns: int) -> bool:
         """Whether waiting a little would tell nothing more of the time up to `t_ns`."""
         if self.end_ns is not None or not self.visible or not self.decodes:

@@ -34,7 +34,7 @@ def test_physics_is_the_priors_shape():
     """Its ratios are those that the meter begins with; times differ from joules by the watts alone."""
     costs = by_physics(SHAPE, H200)
     ratio = prior("H200", SHAPE.for_prior)
-    assert [joules / costs.joules.prefill for joules in costs.joules] == pytest.approx(ratio)
+    assert [joules / costs.joules.prefill for joules in costs.joules] == pytest.approx(tuple(ratio))
     watts = [joules / seconds for joules, seconds in zip(costs.joules, costs.seconds, strict=True)]
     assert watts == pytest.approx([504, 0.9 * 504, 504, 0.9 * 504])  # 0.9 · 700 - 0.18 · 700, and nine tenths of it reading
 
@@ -42,8 +42,8 @@ def test_physics_is_the_priors_shape():
 def test_a_group_of_boards_is_faster_for_the_same_joules():
     """Four share the work: a quarter of the time, the same energy above idle, four times the idle draw."""
     one, four = by_physics(SHAPE, H200), by_physics(SHAPE, boards_of("H200", 4))
-    assert four.joules == pytest.approx(one.joules)
-    assert [4 * seconds for seconds in four.seconds] == pytest.approx(one.seconds)
+    assert tuple(four.joules) == pytest.approx(tuple(one.joules))
+    assert [4 * seconds for seconds in four.seconds] == pytest.approx(tuple(one.seconds))
     assert four.idle_w == 4 * one.idle_w
 
 

@@ -52,6 +52,17 @@ def test_hidden_tokens_are_thought_to_come_at_a_given_pace():
     assert clock.count == pytest.approx(10)
 
 
+@given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.1, 5)), max_size=60), st.sets(st.integers(0, 4000)))
+def test_many_moments_are_asked_at_once(steps, moments_ms):
+    """Each is answered as if it had been asked alone, to the last bit, while steps are made and after the last one."""
+    clock, t_ns = StepClock(), 0
+    for span_ms, count in steps:
+        t_ns += span_ms * MS
+        clock.advance(t_ns + MS, clock.count + count)
+    moments_ns = sorted(t_ms * MS for t_ms in moments_ms)
+    assert clock.at_each(moments_ns) == {moment_ns: clock.at(moment_ns) for moment_ns in moments_ns}
+
+
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.1, 5)), min_size=1, max_size=60), st.integers(0, 3000), st.integers(0, 3000))
 def test_the_clock_never_runs_back_and_can_be_asked_both_ways(steps, a_ms, b_ms):
     """`at` rises with time, and `when` is its inverse within what is known."""
