@@ -83,13 +83,14 @@ class Body:
 class Inbound(asyncio.Protocol):
     """Reads requests. Whose connection it is says what is done with each (`begun`), and whether more is taken (`listen`)."""
 
-    __slots__ = ("_behind", "_body", "_fields", "_in_head", "_parser", "_stalled", "_url")
+    __slots__ = ("_behind", "_body", "_fields", "_in_head", "_parser", "_read", "_stalled", "_url")
 
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._body: Body | None = None  # of the request whose end has not come
         self._in_head = False
         self._stalled = 0  # bytes since the last that were of any use
+        self._read = 0  # bytes that came together, of more than one request perhaps
         self._behind: bytes | None = None  # what came after a request to change the protocol; not parsed
 
     def listen(self, on: bool) -> None:
@@ -107,7 +108,8 @@ class Inbound(asyncio.Protocol):
             if len(self._behind) > BODY_LIMIT:
                 self.listen(False)
             return None
-        self._stalled += len(data)
+        self._read = len(data)
+        self._stalled += self._read
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -157,7 +159,7 @@ class Inbound(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, Fields(self._fields)
-        if self._stalled > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
+        if self._stalled + self._read > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
             raise HeadTooLargeError
         version, hosts = VERSIONS[parser.get_http_version()], len(headers.all(b"host"))
         if hosts > 1 or (hosts == 0 and version == (1, 1)):

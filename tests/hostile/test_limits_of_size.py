@@ -55,6 +55,17 @@ async def test_t38_a_head_beyond_the_limits_is_refused(request_bytes):
         assert engine.requests == []
 
 
+@pytest.mark.parametrize("name", ["field", "name"])
+async def test_t38_a_line_beyond_the_limit_is_refused_behind_another_request_too(name):
+    """Though both came together, and the other one was of use."""
+    async with scripted([answer(b"fine")]) as engine, sidecar(engine.url) as front:
+        raw = await front.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + BEYOND[name], until=b"}}")
+        first, _, second = raw.partition(b"fine")
+        assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert second.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        assert len(engine.requests) == 1
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_t38_a_body_at_the_limit_goes_through_and_one_beyond_is_refused(is_chunked):
     """413 for one byte too many, whether it was announced or came chunk by chunk, and the engine hears only of the other."""
