@@ -83,14 +83,15 @@ class Body:
 class Inbound(asyncio.Protocol):
     """Reads requests. Whose connection it is says what is done with each (`begun`), and whether more is taken (`listen`)."""
 
-    __slots__ = ("_behind", "_body", "_fields", "_in_head", "_parser", "_read", "_stalled", "_url")
+    __slots__ = ("_behind", "_body", "_fields", "_in_head", "_parser", "_read", "_shared", "_stalled", "_url")
 
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._body: Body | None = None  # of the request whose end has not come
         self._in_head = False
-        self._stalled = 0  # bytes since the last that were of any use
-        self._read = 0  # bytes that came together, of more than one request perhaps
+        self._stalled = 0  # bytes of reads since the one that had the last of any use
+        self._shared = 0  # bytes of that one: how many of them came after, nobody says
+        self._read = 0  # bytes of the present one
         self._behind: bytes | None = None  # what came after a request to change the protocol; not parsed
 
     def listen(self, on: bool) -> None:
@@ -159,25 +160,25 @@ class Inbound(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, Fields(self._fields)
-        if self._stalled + self._read > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
+        if self._stalled + self._shared > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
             raise HeadTooLargeError
         version, hosts = VERSIONS[parser.get_http_version()], len(headers.all(b"host"))
         if hosts > 1 or (hosts == 0 and version == (1, 1)):
             raise ValueError(f"got {hosts} Host fields, expected one")
         self._in_head = False
-        self._stalled = 0
+        self._stalled, self._shared = 0, self._read
         said = headers.first(b"content-length")
         length = None if said is None else int(said)
         self._body = body = Body(self.listen, length, exists=bool(length) or b"transfer-encoding" in headers)
         self.begun(parser.get_method().decode(), self._url.decode(), version, headers, parser.should_keep_alive(), body)
 
     def on_body(self, data: bytes) -> None:
-        self._stalled = 0
+        self._stalled, self._shared = 0, self._read
         if self._body is not None:
             self._body.feed(data)
 
     def on_message_complete(self) -> None:
-        self._stalled = 0
+        self._stalled, self._shared = 0, self._read
         if self._body is not None:
             self._body.end()
             self._body = None

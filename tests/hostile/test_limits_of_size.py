@@ -56,11 +56,17 @@ async def test_t38_a_head_beyond_the_limits_is_refused(request_bytes):
 
 
 @pytest.mark.parametrize("name", ["field", "name"])
-async def test_t38_a_line_beyond_the_limit_is_refused_behind_another_request_too(name):
-    """Though both came together, and the other one was of use."""
+@pytest.mark.parametrize("together", [FIELD_LIMIT // 2, None], ids=["its beginning", "all of it"])
+async def test_t38_a_line_beyond_the_limit_is_refused_behind_another_request_too(name, together):
+    """Though (so much of) it came together with the other one, which was of use."""
     async with scripted([answer(b"fine")]) as engine, sidecar(engine.url) as front:
-        raw = await front.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + BEYOND[name], until=b"}}")
-        first, _, second = raw.partition(b"fine")
+        reader, writer = await front.connect()
+        raw = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" + BEYOND[name]
+        writer.write(raw[:together])
+        first = await reader.readuntil(b"fine")
+        writer.write(raw[len(raw[:together]):])
+        second = await reader.readuntil(b"}}")
+        writer.close()
         assert first.startswith(b"HTTP/1.1 200 OK\r\n")
         assert second.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
         assert len(engine.requests) == 1
