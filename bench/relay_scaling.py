@@ -2,8 +2,8 @@
 
 Requests are counted that come through. Frames that come faster than they can be relayed come many at a time, which costs less: so of a
 steady load it is counted how many frames the busiest process would carry, going by its CPU time. Several workers are metered by a process
-beside them, which has a core of its own here: one worker has one core, two have three. Engine and load are several processes each, on
-cores of their own, so that they are not the limit; the row without a relay shows it.
+beside them, and ledger and spans are kept by two more, which share a core here: one worker has one core, two have four. Engine and load are
+several processes each, on cores of their own, so that they are not the limit; the row without a relay shows it.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ LEAST_GAIN = {"1 KB requests": 1.3, f"paced {STREAMS}": 1.6}  # what it is held 
 
 
 def cores_for_scaling() -> Cores:
-    """Three for the relay, the others for engine and load. Raises ValueError."""
+    """Four for the relay, the others for engine and load. Raises ValueError."""
     cpus = whole_cores()
     if len(cpus) < LEAST_CORES:
         raise ValueError(f"--workers-scaling: got {len(cpus)} cores, expected {LEAST_CORES} or more: engine and load must not be the limit")
-    return divided(cpus, processes(max(WORKERS)))
+    return divided(cpus, cores_of(max(WORKERS)))
 
 
-def processes(workers: int) -> int:
-    """Of a relay with so many workers: one meters by itself, for several there is one more that does."""
-    return workers + (workers > 1)
+def cores_of(workers: int) -> int:
+    """Those that a relay with so many workers has: one does everything, beside several there is the meter, and what keeps its records."""
+    return workers if workers == 1 else workers + 2
 
 
 async def scaled(cores: Cores, seconds: float, repeats: int, progress: Progress) -> dict[str, Any]:
@@ -56,7 +56,7 @@ async def scaled(cores: Cores, seconds: float, repeats: int, progress: Progress)
         for workers in WORKERS:
             folder = it.setting.folder / str(workers)
             folder.mkdir()
-            with on_cores(cores.relay[:processes(workers)]):
+            with on_cores(cores.relay[:cores_of(workers)]):
                 peers[f"workers {workers}"] = await stack.enter_async_context(perjoule(replace(it.setting, folder=folder, workers=workers)))
         task = progress.add_task("", total=repeats * len(COUNTED) * len(peers))
         rows = []

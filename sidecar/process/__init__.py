@@ -19,12 +19,13 @@
     standing     how things stand at this moment: the account, each request in flight
     desk         where requests are metered: the meter, what it settles, who waits for it
     in_order     events of several processes, in the order of their times
-    wire         what a worker process and the meter say to each other, as bytes
+    wire         what the processes of a sidecar say to each other, as bytes
     shared_desk  the desk of several processes
     link         the meter's end of the wire to a worker
     remote_desk  the desk as a worker process has it
     traffic      the traffic port of one process: front, relay, upstream
     worker       a process that relays, and meters by wire
     crew         the traffic port of several processes: started, replaced, drained
+    apart        a place for records in a process of its own
     service      starts all of it, reloads it, drains it, stops it
 """

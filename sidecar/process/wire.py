@@ -1,4 +1,4 @@
-"""What a worker process and the meter say to each other, as bytes: messages by the batch, and the frames of streams by the dozen.
+"""What the processes of a sidecar say to each other, as bytes: messages by the batch, frames of streams by the dozen, records.
 
 A batch is one byte, its length (4 bytes) and its body: a JSON list of messages, or triples of 64-bit integers (number, t_ns, count). A
 message is its kind and the list of what is said; dataclasses are lists of their values in the order of their fields. A request is named
@@ -22,13 +22,13 @@ from perjoule.sidecar.dialects.jobwatch import View
 from perjoule.sidecar.dialects.requests import Asked
 from perjoule.sidecar.dialects.usage import Usage
 from perjoule.sidecar.dialects.works import Product
-from perjoule.sidecar.record import Charge, Outcome, RequestFacts, Status, TokenSource, Unit, UnitSource
+from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource, Unit, UnitSource
 
 T = TypeVar("T")
 _HEAD = struct.Struct("<BI")
 _MESSAGES, _FRAMES = 0, 1
 _VALUES = {of: attrgetter(*(field.name for field in fields(of)))
-           for of in (RequestFacts, Charge, Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}
+           for of in (RequestFacts, Charge, EnergyRecord, Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}
 
 
 class Kind(IntEnum):
@@ -73,6 +73,17 @@ def frames(triples: "array[int]") -> bytes:
     """What is sent to say FRAMES of an array of 64-bit integers."""
     body = triples.tobytes()
     return _HEAD.pack(_FRAMES, len(body)) + body
+
+
+def records_bytes(records: Sequence[EnergyRecord]) -> bytes:
+    """Records, for a process that keeps them."""
+    return orjson.dumps(records, _values, orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def records_of(data: bytes) -> list[EnergyRecord]:
+    """The records that were sent as this."""
+    return [EnergyRecord(facts_of(facts), charge_of(charge), instance_id, sequence)
+            for facts, charge, instance_id, sequence in orjson.loads(data)]
 
 
 class Messages:

@@ -27,15 +27,18 @@ class Ledger(RecordSink, Protocol):
 
 
 class Archive:
-    """An outbox for each sink; of these, `ledger` is the one that can be asked, None if none can. Made on the event loop."""
+    """An outbox for each sink; `ledger` is what can be asked for what the sink of its name keeps, None if nothing can. Made on the event
+    loop."""
 
     def __init__(self, sinks: Sequence[RecordSink | FromLedger], ledger: Ledger | None) -> None:
         self._ledger, self._loop = ledger, asyncio.get_running_loop()
         self.recent = Recent(durable=ledger is not None)
-        self.outboxes = [Feed(sink) if isinstance(sink, FromLedger) else Outbox(sink, on_stored=self._stored if sink is ledger else None)
+        keeper = None if ledger is None else ledger.name
+        self.outboxes = [Feed(sink) if isinstance(sink, FromLedger)
+                         else Outbox(sink, on_stored=self._stored if sink.name == keeper else None)
                          for sink in sinks]
         self._feeds = [outbox for outbox in self.outboxes if isinstance(outbox, Feed)]
-        self._to_ledger = next((outbox for outbox, sink in zip(self.outboxes, sinks, strict=True) if sink is ledger), None)
+        self._to_ledger = next((outbox for outbox in self.outboxes if outbox.name == keeper), None)
         self._account_failed = False
 
     def keep(self, *records: EnergyRecord) -> None:
@@ -76,6 +79,8 @@ class Archive:
             outbox.close(timeout_s)
         if account is not None and self._to_ledger is not None and not self._to_ledger.failing:
             self._keep_account(account)
+        if self._ledger is not None:
+            self._ledger.close()
 
     def _keep_account(self, account: Balance) -> None:
         """Blocks. What fails is said once; the next account has all that this one had."""

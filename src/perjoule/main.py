@@ -99,6 +99,7 @@ def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
     from perjoule.adapters.energy import Opened, open_counter
     from perjoule.adapters.remote import Access
     from perjoule.sidecar.ports import AbsentError, UnavailableError
+    from perjoule.sinks import apart, open_ledger, open_telemetry
 
     logging.basicConfig(level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("zeus").setLevel(logging.ERROR)  # what it did not find is said by us, in our words
@@ -116,20 +117,20 @@ def _serve(config: Config, credentials: Any, reread: Callable[[], Any]) -> int:
     except (UnavailableError, ValueError) as error:
         return _refuse(f"perjoule serve: {error}")
     try:
-        sinks, ledger = _sinks(config)
-        spans, push = _telemetry(config)
+        ledger = open_ledger(config)
+        spans, push = open_telemetry(config)
         calibrations = _calibrations(config)
         events, errands = _events(config, credentials, ledger), _errands(config, credentials, ledger)
     except ConfigError as error:
         return _refuse(f"perjoule serve: {error}")
+    sinks = [*(apart(sink, config) for sink in (ledger, spans) if sink is not None), *([events] if events is not None else [])]
     import uvloop
 
     def make(**more: Any) -> Any:
         from perjoule.adapters.prometheus import render
         from perjoule.sidecar.process.service import Service
 
-        service = Service(config, counter=opened.counter, sinks=[*sinks, *filter(None, [spans, events])], ledger=ledger,
-                          awaited=awaited, host_of=_host,
+        service = Service(config, counter=opened.counter, sinks=sinks, ledger=ledger, awaited=awaited, host_of=_host,
                           calibrations=calibrations, render=render, push=push,
                           tracing=spans is not None, credentials=credentials, reread=reread, **more)
         running.append(service)
@@ -178,41 +179,6 @@ async def _run(config: Config, opened: Any, make: Callable[..., Any]) -> int:
     except OSError as error:
         return _refuse(f"perjoule serve: {error.strerror or error}")
     return 0
-
-
-def _sinks(config: Config) -> tuple[list[Any], Any]:
-    """Where records go: the ledger unless it is off. Late imports: nobody pays for what is off.
-    Raises ConfigError."""
-    sinks: list[Any] = []
-    ledger = None
-    if config.ledger != "off":
-        from perjoule.adapters.ledger.store import Ledger, LedgerError, Retention
-
-        try:
-            where = str(sources.state_folder() / "ledger.sqlite3") if config.ledger == "auto" else config.ledger
-            ledger = Ledger(where, Retention(config.ledger_days, config.ledger_mb, config.ledger_minute_days, config.ledger_hour_days))
-            sinks.append(ledger)
-        except (LedgerError, ConfigError) as error:
-            if config.ledger != "auto":
-                raise ConfigError(str(error)) from error
-            logging.getLogger("perjoule").warning("no ledger, records are not kept: %s", error)  # a read-only root, say
-    return sinks, ledger
-
-
-def _telemetry(config: Config) -> tuple[Any, Any]:
-    """The ways of spans and of metrics over OTLP, None for what nobody asks for. Raises ConfigError."""
-    if not config.otlp and not any(name.startswith("OTEL_") for name in os.environ):
-        return None, None  # without a look at what the variables would say
-    from perjoule.adapters.otel.metrics import open_metrics
-    from perjoule.adapters.otel.spans import open_spans
-
-    try:
-        spans, push = open_spans(config.otlp), open_metrics(config.otlp)
-        if config.otlp and spans is None:
-            logging.getLogger("perjoule").warning("--otlp: no spans are sent, since OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says so")
-        return spans, push
-    except (ImportError, ValueError) as error:
-        raise ConfigError(str(error)) from error
 
 
 def _events(config: Config, credentials: Any, ledger: Any) -> Any:

@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
@@ -61,9 +62,15 @@ async def record(front, request_id):
     raise AssertionError(f"{request_id} never settled: {found}")
 
 
+def processes_of(front, module):
+    """The ids of the processes that the sidecar has started, from any of its threads, to run this module."""
+    found = [int(pid) for thread in Path(f"/proc/{front['pid']}/task").iterdir() for pid in (thread / "children").read_text().split()]
+    return sorted(pid for pid in found if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+
+
 def workers_of(front):
     """The process ids of the workers."""
-    return [int(pid) for pid in Path(f"/proc/{front['pid']}/task/{front['pid']}/children").read_text().split()]
+    return processes_of(front, "perjoule.sidecar.process.worker")
 
 
 def sockets_of(pid):
@@ -131,6 +138,27 @@ async def test_a_worker_that_dies_takes_only_its_own():
 
 async def get_in_flight(front):
     return (await get(front["admin"] + "/energy/in-flight"))["requests"]
+
+
+async def test_what_keeps_the_ledger_may_die_and_every_record_is_kept_once(tmp_path):
+    """Rows are written in a process of their own; killed again and again among requests, it loses none, and nobody waits for it."""
+    file, sent = tmp_path / "l.sqlite3", 0
+    async with served("--ledger", str(file)) as front:
+        await asyncio.sleep(0.3)
+        for _ in range(4):
+            asked = [ask(front, body(0, 0, stream=False), f"k{sent + i}") for i in range(20)]
+            sent += len(asked)
+            for fields, _text in await asyncio.gather(*asked):
+                assert "X-Energy-Joules" in fields
+            (keeper,) = processes_of(front, "perjoule.sinks") or [0]
+            if keeper:
+                os.kill(keeper, signal.SIGKILL)
+        assert (await record(front, f"k{sent - 1}"))["outcome"] == "completed"
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT count(*), count(DISTINCT record_id), min(sequence), max(sequence) FROM records").fetchone() == (
+            sent, sent, 1, sent)
+        (told,) = database.execute("SELECT settled_uj FROM balances ORDER BY sequence DESC, unix_ns DESC LIMIT 1").fetchone()
+        assert told == database.execute("SELECT sum(energy_uj) FROM records").fetchone()[0]
 
 
 async def test_asked_to_stop_it_finishes_what_runs():
