@@ -27,8 +27,8 @@ from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts,
 T = TypeVar("T")
 _HEAD = struct.Struct("<BI")
 _MESSAGES, _FRAMES = 0, 1
-_VALUES = {of: attrgetter(*(field.name for field in fields(of)))
-           for of in (RequestFacts, Charge, EnergyRecord, Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}
+_VALUES: dict[type[Any], Callable[[Any], Any]] = {
+    of: attrgetter(*(field.name for field in fields(of))) for of in (Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}
 
 
 class Kind(IntEnum):
@@ -77,7 +77,8 @@ def frames(triples: "array[int]") -> bytes:
 
 def records_bytes(records: Sequence[EnergyRecord]) -> bytes:
     """Records, for a process that keeps them."""
-    return orjson.dumps(records, _values, orjson.OPT_PASSTHROUGH_DATACLASS)
+    return orjson.dumps([[_facts_values(record.facts), _charge_values(record.charge), record.instance_id, record.sequence]
+                         for record in records])
 
 
 def records_of(data: bytes) -> list[EnergyRecord]:
@@ -116,7 +117,26 @@ class Messages:
 
 
 def _values(of: Any) -> Any:
+    if isinstance(of, RequestFacts):
+        return _facts_values(of)
+    if isinstance(of, Charge):
+        return _charge_values(of)
     return _VALUES[type(of)](of)
+
+
+# The two that are sent most, written out: compiled, that takes a fifth of what to look for forty names takes.
+
+def _facts_values(of: RequestFacts) -> list[Any]:
+    return [of.record_id, of.request_id, of.arrival_unix_ns, of.end_ns, of.outcome, of.endpoint, of.engine, of.streamed, of.http_status,
+            of.error_type, of.model, of.response_model, of.response_id, of.finish_reason, of.tenant, of.trace_id, of.span_id,
+            of.parent_span_id, of.first_byte_ns, of.first_token_ns, of.last_token_ns, of.queue_ns, of.input_tokens, of.cached_tokens,
+            of.output_tokens, of.reasoning_tokens, of.input_source, of.output_source, of.unit, of.units, of.units_source, of.work_tokens,
+            of.steps, of.width, of.height, of.frames, of.job_id]
+
+
+def _charge_values(of: Charge) -> list[Any]:
+    return [of.status, of.method, of.source, of.settled, of.boundary, of.devices, of.energy_uj, of.active_uj, of.prefill_uj, of.decode_uj,
+            of.steady_uj, of.steady_ns, of.uncertainty_uj, of.calibration_id, of.windows, of.concurrency_mean, of.evidence]
 
 
 def _mended(of: type[Any], **by: Callable[[Any], Any]) -> list[tuple[int, Callable[[Any], Any]]]:

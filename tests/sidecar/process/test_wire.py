@@ -1,7 +1,7 @@
 """The wire between a worker and the meter: what is said is what is heard, however the bytes were cut."""
 
 from array import array
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -69,6 +69,14 @@ def test_what_is_read_is_what_was_meant():
     assert isinstance(made.makes.unit, Unit)
     assert (type(charge.status), charge.devices) == (Status, ("GPU-a", "GPU-b"))
     assert refusal_of(admitted) == Refusal(429, "k", "wait", (("Retry-After", "5"),))
+
+
+def test_what_is_written_out_has_every_field_in_its_place():
+    """Of facts and charges: the values in the order of the fields, each of another one."""
+    facts, charge = (of(*range(len(fields(of)))) for of in (RequestFacts, Charge))
+    ((_, (said, charged)),) = Messages().feed(batch([message(Kind.SAW, facts, charge)]))
+    assert said == list(range(len(fields(RequestFacts))))
+    assert charged == list(range(len(fields(Charge))))
 
 
 def test_what_is_said_of_jobs_is_what_is_heard():
