@@ -76,4 +76,4 @@ def test_a_second_worker_is_compared_round_by_round():
             for load in relay_scaling.COUNTED
             for number, speeds in enumerate([(100, 190), (1000, 1700)])
             for peer, per_s in zip(("workers 1", "workers 2"), speeds, strict=True)]
-    assert relay_scaling.gain(rows, "1 KB requests") == pytest.approx(1.8)
+    assert relay_scaling.gain(rows, relay_scaling.REQUESTS) == pytest.approx(1.8)
