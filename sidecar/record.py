@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -140,6 +142,12 @@ class Charge:
 _WORDS = {"input_source": TokenSource, "output_source": TokenSource, "unit": Unit, "units_source": UnitSource}
 FACTS = tuple(f.name for f in fields(RequestFacts))
 CHARGES = tuple(f.name for f in fields(Charge))
+NAMES = ("schema_version", "instance_id", "sequence", *FACTS, *CHARGES, "energy_joules", "duration_seconds",
+         "energy_per_output_token_joules", "energy_per_unit_joules")
+ALIKE = ("instance_id", "outcome", "endpoint", "engine", "streamed", "http_status", "error_type", "model", "response_model",
+         "finish_reason", "input_source", "output_source", "unit", "units_source", "steps", "width", "height", "frames",
+         "status", "method", "source", "settled", "boundary", "devices", "calibration_id", "evidence")
+"""What many records have in common, so that it is written once for all of them; of all else each has its own."""
 
 
 @dataclass(slots=True)
@@ -157,32 +165,39 @@ class EnergyRecord:
 
     def as_json(self) -> dict[str, Any]:
         """The record as documented in docs/records.md: flat, integers in `_uj` and `_ns`, joules and seconds beside them."""
-        facts, charge = self.facts, self.charge
-        uj, tokens, units = charge.energy_uj, facts.output_tokens, facts.units
-        return {
-            "schema_version": SCHEMA_VERSION, "instance_id": self.instance_id, "sequence": self.sequence,
-            "record_id": facts.record_id, "request_id": facts.request_id, "arrival_unix_ns": facts.arrival_unix_ns, "end_ns": facts.end_ns,
-            "outcome": facts.outcome, "endpoint": facts.endpoint, "engine": facts.engine, "streamed": facts.streamed,
-            "http_status": facts.http_status, "error_type": facts.error_type, "model": facts.model, "response_model": facts.response_model,
-            "response_id": facts.response_id, "finish_reason": facts.finish_reason, "tenant": facts.tenant, "trace_id": facts.trace_id,
-            "span_id": facts.span_id, "parent_span_id": facts.parent_span_id, "first_byte_ns": facts.first_byte_ns,
-            "first_token_ns": facts.first_token_ns, "last_token_ns": facts.last_token_ns, "queue_ns": facts.queue_ns,
-            "input_tokens": facts.input_tokens, "cached_tokens": facts.cached_tokens, "output_tokens": facts.output_tokens,
-            "reasoning_tokens": facts.reasoning_tokens, "input_source": facts.input_source, "output_source": facts.output_source,
-            "unit": facts.unit, "units": facts.units, "units_source": facts.units_source, "work_tokens": facts.work_tokens,
-            "steps": facts.steps, "width": facts.width, "height": facts.height, "frames": facts.frames, "job_id": facts.job_id,
-            "status": charge.status, "method": charge.method, "source": charge.source, "settled": charge.settled,
-            "boundary": charge.boundary, "devices": charge.devices, "energy_uj": charge.energy_uj, "active_uj": charge.active_uj,
-            "prefill_uj": charge.prefill_uj, "decode_uj": charge.decode_uj, "steady_uj": charge.steady_uj, "steady_ns": charge.steady_ns,
-            "uncertainty_uj": charge.uncertainty_uj, "calibration_id": charge.calibration_id, "windows": charge.windows,
-            "concurrency_mean": charge.concurrency_mean, "evidence": charge.evidence,
-            "energy_joules": None if uj is None else joules(uj), "duration_seconds": seconds(facts.end_ns),
-            "energy_per_output_token_joules": joules(uj) / tokens if uj is not None and tokens else None,
-            "energy_per_unit_joules": joules(uj) / units if uj is not None and units else None}
+        known = _known(self._alike())
+        return self._filled({name: known.get(name) for name in NAMES})
 
     def as_text(self) -> bytes:
         """The same as JSON text."""
-        return orjson.dumps(self.as_json())
+        return orjson.dumps(self._filled(_form(self._alike())))
+
+    def _alike(self) -> tuple[Any, ...]:
+        """The values of ALIKE."""
+        facts, charge = self.facts, self.charge
+        return (
+            self.instance_id, facts.outcome, facts.endpoint, facts.engine, facts.streamed, facts.http_status, facts.error_type,
+            facts.model, facts.response_model, facts.finish_reason, facts.input_source, facts.output_source, facts.unit,
+            facts.units_source, facts.steps, facts.width, facts.height, facts.frames, charge.status, charge.method, charge.source,
+            charge.settled, charge.boundary, charge.devices, charge.calibration_id, charge.evidence)
+
+    def _filled(self, form: dict[str, Any]) -> dict[str, Any]:
+        """The form with what this record has for itself, each at its place."""
+        facts, charge = self.facts, self.charge
+        uj, tokens, units = charge.energy_uj, facts.output_tokens, facts.units
+        return {
+            **form, "sequence": self.sequence, "record_id": facts.record_id, "request_id": facts.request_id,
+            "arrival_unix_ns": facts.arrival_unix_ns, "end_ns": facts.end_ns, "response_id": facts.response_id, "tenant": facts.tenant,
+            "trace_id": facts.trace_id, "span_id": facts.span_id, "parent_span_id": facts.parent_span_id,
+            "first_byte_ns": facts.first_byte_ns, "first_token_ns": facts.first_token_ns, "last_token_ns": facts.last_token_ns,
+            "queue_ns": facts.queue_ns, "input_tokens": facts.input_tokens, "cached_tokens": facts.cached_tokens,
+            "output_tokens": tokens, "reasoning_tokens": facts.reasoning_tokens, "units": units, "work_tokens": facts.work_tokens,
+            "job_id": facts.job_id, "energy_uj": uj, "active_uj": charge.active_uj, "prefill_uj": charge.prefill_uj,
+            "decode_uj": charge.decode_uj, "steady_uj": charge.steady_uj, "steady_ns": charge.steady_ns,
+            "uncertainty_uj": charge.uncertainty_uj, "windows": charge.windows, "concurrency_mean": charge.concurrency_mean,
+            "energy_joules": None if uj is None else joules(uj), "duration_seconds": seconds(facts.end_ns),
+            "energy_per_output_token_joules": joules(uj) / tokens if uj is not None and tokens else None,
+            "energy_per_unit_joules": joules(uj) / units if uj is not None and units else None}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "EnergyRecord":
@@ -194,6 +209,25 @@ class EnergyRecord:
         for name, kind in _WORDS.items():
             facts[name] = kind(facts[name]) if facts.get(name) is not None else None
         return cls(RequestFacts(**facts), Charge(**charge), found.get("instance_id", ""), found.get("sequence", 0))
+
+
+def _known(alike: tuple[Any, ...]) -> dict[str, Any]:
+    """What is known of a record by what it has in common with others."""
+    return {"schema_version": SCHEMA_VERSION, **dict(zip(ALIKE, alike, strict=True))}
+
+
+@lru_cache(maxsize=256)
+def _form(alike: tuple[Any, ...]) -> dict[str, Any]:
+    """A record's object with gaps for what is its own; the rest is JSON text, each run of names of it under the first of them."""
+    known = _known(alike)
+    form: dict[str, Any] = {}
+    for is_known, names in groupby(NAMES, known.__contains__):
+        run = {name: known.get(name) for name in names}
+        if is_known:
+            first = next(iter(run))
+            run = {first: orjson.Fragment(orjson.dumps(run)[len(f'{{"{first}":'):-1])}
+        form |= run
+    return form
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from perjoule.sidecar.records.row import COLUMNS, Row
 from perjoule.sidecar.units import NS_PER_S
 
 TOGETHER = 16  # records in one INSERT of SQLite, which opens all indexes anew and looks for the last position for each
+OR_ROLLBACK = "OR ROLLBACK"  # what fails takes all back, so that SQLite need not keep a copy of each page that such an INSERT changes
 
 
 def sums_of(rows: Iterable[Row]) -> list[Row]:
@@ -94,7 +95,8 @@ def set_kept(connection: Connection, span_s: int, since_unix_ns: int) -> None:
 
 @lru_cache
 def _inserting(dialect: Any, count: int) -> str:
-    return _text_of(insert(records).inline().values([dict.fromkeys(COLUMNS)] * count), dialect)
+    statement = insert(records).inline().prefix_with(OR_ROLLBACK, dialect="sqlite").values([dict.fromkeys(COLUMNS)] * count)
+    return _text_of(statement, dialect)
 
 
 @lru_cache

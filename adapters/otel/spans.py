@@ -1,6 +1,7 @@
 """One OpenTelemetry span for each request, sent once its joules are settled, with the times and ids it really had."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from perjoule.adapters.otel.environment import TRACES, Endpoint, endpoint, resource
 from perjoule.adapters.otel.transport import collector
@@ -8,6 +9,9 @@ from perjoule.sidecar.ports import RefusedError
 from perjoule.sidecar.record import EnergyRecord
 from perjoule.sidecar.records.span import export_bytes, span_bytes, span_name
 from perjoule.sidecar.telemetry import INSTANCE_ID
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.sampling import Sampler
 
 MESSAGE_MOST_BYTES = 2 << 20  # of spans in one message; gRPC servers take 4 MiB if nothing else is said
 
@@ -68,11 +72,11 @@ class OtelSpans:
         facts = record.facts
         trace_id = facts.trace_id or f"{self._random.generate_trace_id():032x}"
         span_id = facts.span_id or f"{self._random.generate_span_id():016x}"
-        return span_bytes(record, trace_id, span_id) if self._is_sampled(record, trace_id) else None
+        if self._sampler is not None and not self._is_sampled(self._sampler, record, trace_id):
+            return None
+        return span_bytes(record, trace_id, span_id)
 
-    def _is_sampled(self, record: EnergyRecord, trace_id: str) -> bool:
-        if self._sampler is None:
-            return True
+    def _is_sampled(self, sampler: "Sampler", record: EnergyRecord, trace_id: str) -> bool:
         from opentelemetry.context import Context
         from opentelemetry.sdk.trace.sampling import Decision
         from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
@@ -83,7 +87,7 @@ class OtelSpans:
                                 trace_flags=TraceFlags(TraceFlags.SAMPLED))
             caller = set_span_in_context(NonRecordingSpan(named), caller)
         name = span_name(facts.endpoint, facts.model)
-        return self._sampler.should_sample(caller, int(trace_id, 16), name, SpanKind.SERVER).decision is Decision.RECORD_AND_SAMPLE
+        return sampler.should_sample(caller, int(trace_id, 16), name, SpanKind.SERVER).decision is Decision.RECORD_AND_SAMPLE
 
 
 def _parts(spans: Sequence[tuple[str, bytes]], most_bytes: int) -> list[list[tuple[str, bytes]]]:

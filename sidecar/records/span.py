@@ -5,8 +5,8 @@ many requests, and is written once: the model, the engine, the method, the board
 the SDK's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from struct import Struct
 
 from perjoule.sidecar.dialects.endpoints import OPERATIONS
@@ -22,6 +22,7 @@ _FIXED32 = Struct("<I")
 _TIMES = Struct("<cQcQ")
 _DOUBLE = Struct("<d").pack
 _UINT64 = (1 << 64) - 1
+_SIZES = 256  # of texts, for each of which what stands before one is remembered
 
 Value = str | bool | int | float | Sequence["Value"]
 
@@ -30,17 +31,19 @@ def span_bytes(record: EnergyRecord, trace_id: str, span_id: str) -> bytes:
     """The `Span` message of a record, ended and with its joules, under these ids (hex)."""
     facts, charge = record.facts, record.charge
     begin_ns, parent_id = facts.arrival_unix_ns, facts.parent_span_id
+    request_id = facts.request_id.encode("utf-8", "replace")
+    response_id = facts.response_id.encode("utf-8", "replace") if facts.response_id is not None else b""
     ids = f"0a10{trace_id}1208{span_id}"
     parts = [
         bytes.fromhex(f"{ids}2208{parent_id}" if parent_id else ids),
         _same_of_facts(facts.endpoint, facts.engine, facts.model, facts.streamed, facts.response_model, facts.finish_reason,
                        facts.http_status, facts.outcome, facts.error_type, facts.tenant, facts.input_source, facts.output_source),
         _TIMES.pack(b"\x39", begin_ns, b"\x41", begin_ns + facts.end_ns),
-        _text(_RECORD_ID, facts.record_id), _integer(_SEQUENCE, record.sequence),
-        _text(_REQUEST_ID, facts.request_id), _text(_GENAI_REQUEST_ID, facts.response_id or facts.request_id),
+        _RECORD_ID.of(facts.record_id.encode("utf-8", "replace")), _integer(_SEQUENCE, record.sequence),
+        _REQUEST_ID.of(request_id), _GENAI_REQUEST_ID.of(response_id or request_id),
     ]
     if facts.response_id is not None:
-        parts.append(_text(_RESPONSE_ID, facts.response_id))
+        parts.append(_RESPONSE_ID.of(response_id))
     if facts.input_tokens is not None:
         parts.append(_integer(_INPUT_TOKENS, facts.input_tokens))
     if facts.cached_tokens is not None:
@@ -55,7 +58,7 @@ def span_bytes(record: EnergyRecord, trace_id: str, span_id: str) -> bytes:
     if facts.unit is not None:
         parts += _units(facts, charge)
     if facts.job_id is not None:
-        parts.append(_text(_JOB_ID, facts.job_id))
+        parts.append(_JOB_ID.of(facts.job_id.encode("utf-8", "replace")))
     if facts.first_token_ns is not None:
         parts += (_TIME_TO_FIRST_CHUNK + _DOUBLE(seconds(facts.first_token_ns)),
                   _FIRST_TOKEN, _FIXED64.pack(begin_ns + facts.first_token_ns))
@@ -115,8 +118,16 @@ def _energy(charge: Charge) -> list[bytes]:
     parts = [
         _same_of_charge(charge.status, charge.method, charge.source, charge.settled, charge.boundary, charge.devices,
                         charge.calibration_id),
-        _integer(_ENERGY_MICROJOULES, charge.energy_uj), _integer(_WINDOWS, charge.windows),
-        _ENERGY_JOULES + _DOUBLE(joules(charge.energy_uj))]
+        _integer(_ENERGY_MICROJOULES, charge.energy_uj), _integer(_WINDOWS, charge.windows)]
+    if (charge.active_uj is not None and charge.prefill_uj is not None and charge.decode_uj is not None and charge.steady_uj is not None
+            and charge.uncertainty_uj is not None and charge.steady_ns is not None and charge.concurrency_mean is not None):  # mostly
+        parts.append(_ALL_REALS(
+            _ENERGY_JOULES, joules(charge.energy_uj), _ACTIVE_JOULES, joules(charge.active_uj), _PREFILL_JOULES, joules(charge.prefill_uj),
+            _DECODE_JOULES, joules(charge.decode_uj), _STEADY_JOULES, joules(charge.steady_uj),
+            _UNCERTAINTY_JOULES, joules(charge.uncertainty_uj), _STEADY_SECONDS, seconds(charge.steady_ns),
+            _CONCURRENCY, charge.concurrency_mean))
+        return parts
+    parts.append(_ENERGY_JOULES + _DOUBLE(joules(charge.energy_uj)))
     if charge.active_uj is not None:
         parts.append(_ACTIVE_JOULES + _DOUBLE(joules(charge.active_uj)))
     if charge.prefill_uj is not None:
@@ -136,7 +147,7 @@ def _energy(charge: Charge) -> list[bytes]:
 
 def _units(facts: RequestFacts, charge: Charge) -> list[bytes]:
     """What was made that is not tokens, and the work that it was."""
-    parts = [_text(_UNIT, str(facts.unit))]
+    parts = [_UNIT.of(str(facts.unit).encode())]
     if facts.units is not None:
         parts.append(_UNITS + _DOUBLE(float(facts.units)))
         if charge.energy_uj is not None and facts.units:
@@ -199,18 +210,23 @@ def _opening(name: str, size: int) -> bytes:
 
 # for each of `Span.attributes` that a record has for itself alone, what stands before its value
 
-def _before_text(name: str) -> Callable[[int], bytes]:
-    return lru_cache(maxsize=256)(partial(_opening_of_text, name))
+class _Text:
+    """One of `Span.attributes` that is text; what stands before it is remembered by its size."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._openings: dict[int, bytes] = {}
 
-def _opening_of_text(name: str, size: int) -> bytes:
-    before = b"\x0a" + _varint(size)
-    return _opening(name, len(before) + size) + before
-
-
-def _text(before: Callable[[int], bytes], text: str) -> bytes:
-    value = text.encode("utf-8", "replace")
-    return before(len(value)) + value
+    def of(self, text: bytes) -> bytes:
+        """The attribute with this text, which is UTF-8."""
+        size = len(text)
+        opening = self._openings.get(size)
+        if opening is None:
+            value = b"\x0a" + _varint(size)
+            opening = _opening(self._name, len(value) + size) + value
+            if len(self._openings) < _SIZES:
+                self._openings[size] = opening
+        return opening + text
 
 
 def _before_integer(name: str) -> tuple[bytes, ...]:
@@ -226,12 +242,12 @@ def _before_real(name: str) -> bytes:
     return _opening(name, 9) + b"\x21"
 
 
-_RECORD_ID = _before_text(Attribute.RECORD_ID)
-_REQUEST_ID = _before_text(Attribute.REQUEST_ID)
-_GENAI_REQUEST_ID = _before_text(Attribute.GENAI_REQUEST_ID)
-_RESPONSE_ID = _before_text(Attribute.RESPONSE_ID)
-_JOB_ID = _before_text(Attribute.JOB_ID)
-_UNIT = _before_text(Attribute.UNIT)
+_RECORD_ID = _Text(Attribute.RECORD_ID)
+_REQUEST_ID = _Text(Attribute.REQUEST_ID)
+_GENAI_REQUEST_ID = _Text(Attribute.GENAI_REQUEST_ID)
+_RESPONSE_ID = _Text(Attribute.RESPONSE_ID)
+_JOB_ID = _Text(Attribute.JOB_ID)
+_UNIT = _Text(Attribute.UNIT)
 _SEQUENCE = _before_integer(Attribute.SEQUENCE)
 _INPUT_TOKENS = _before_integer(Attribute.INPUT_TOKENS)
 _CACHED_TOKENS = _before_integer(Attribute.CACHED_TOKENS)
@@ -253,6 +269,9 @@ _STEADY_JOULES = _before_real(Attribute.STEADY_JOULES)
 _UNCERTAINTY_JOULES = _before_real(Attribute.UNCERTAINTY_JOULES)
 _STEADY_SECONDS = _before_real(Attribute.STEADY_SECONDS)
 _CONCURRENCY = _before_real(Attribute.CONCURRENCY)
+_ALL_REALS = Struct("<" + "".join(f"{len(before)}sd" for before in (
+    _ENERGY_JOULES, _ACTIVE_JOULES, _PREFILL_JOULES, _DECODE_JOULES, _STEADY_JOULES, _UNCERTAINTY_JOULES, _STEADY_SECONDS,
+    _CONCURRENCY))).pack
 _ERRORED = Outcome.ERRORED
 _FLAGS = b"\x85\x01" + _FIXED32.pack(HAS_IS_REMOTE)
 _FLAGS_OF_CHILD = b"\x85\x01" + _FIXED32.pack(HAS_IS_REMOTE | IS_REMOTE)

@@ -42,6 +42,15 @@ def test_a_record_put_twice_counts_once(ledger):
     assert wrong_sums(ledger.database, None, None) == 0
 
 
+def test_one_that_is_there_already_holds_up_no_others(ledger):
+    """Also in the middle of many that are written together, some of them before it."""
+    ledger.put([record(TOGETHER + 3)])
+    ledger.put([record(number) for number in range(3 * TOGETHER)])
+    expected = [TOGETHER + 3, *(number for number in range(3 * TOGETHER) if number != TOGETHER + 3)]
+    assert [json.loads(text)["record_id"] for _, text in ledger.after(0, 100)] == [f"r{number}" for number in expected]
+    assert wrong_sums(ledger.database, None, None) == 0
+
+
 def test_a_name_that_one_database_does_not_take_is_kept_in_the_record(ledger):
     """A NUL in what a client calls its model or request is in the record's text as it came; in the columns stands another character."""
     ledger.put([record(1, model="a\0b", tenant="", request_id="q\0")])
