@@ -1,12 +1,13 @@
 """What one request has been charged so far, and the balance of all: integers that add up at every moment."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import sqrt
 
 from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.record import Charge, RequestFacts, Status, TokenSource
+from perjoule.sidecar.units import nearest
 
 # What is not known of a share, as parts of one standard deviation; docs/attribution.md says how each was found.
 FIT_ERROR = 0.6  # of what the fit says of its coefficients: on 60 synthetic streams they were off by 0.44 to 0.68 of that
@@ -70,7 +71,10 @@ class Account:
     shared_uj: int = 0
     contested_uj: int = 0  # of its prompt, while others were running
     edge_uj: int = 0
-    slopes: list[float] = field(default_factory=lambda: [0.0] * 4)  # of its energy, by the logarithm of each coefficient of the model
+    by_prefill: float = 0.0  # of its energy: the slope by the logarithm of each coefficient of the model
+    by_steps: float = 0.0
+    by_decode: float = 0.0
+    by_context: float = 0.0
     bias_uj: float = 0.0  # how much more the method in use charges than the energy model would
     windows: int = 0
     told: int = 0  # of them, those that were divided by steps that the engine told
@@ -102,7 +106,7 @@ class Account:
             self.steady_uj += energy_uj
             self.steady_ns += steady_ns
         if not whole:
-            self.edge_uj += round(energy_uj * EDGE_ERROR)
+            self.edge_uj += nearest(energy_uj * EDGE_ERROR)
         if alone:
             return
         self.shared_uj += energy_uj
@@ -110,11 +114,11 @@ class Account:
         prefill, steps = terms.prefill * model.prefill, terms.steps * model.steps
         decode, context = terms.decode * model.decode, terms.context * model.context
         if (cost := prefill + steps + decode + context) > 0.0:
-            slopes, scale = self.slopes, model_uj / cost
-            slopes[0] += scale * prefill - model_uj * mix.prefill
-            slopes[1] += scale * steps - model_uj * mix.steps
-            slopes[2] += scale * decode - model_uj * mix.decode
-            slopes[3] += scale * context - model_uj * mix.context
+            scale = model_uj / cost
+            self.by_prefill += scale * prefill - model_uj * mix.prefill
+            self.by_steps += scale * steps - model_uj * mix.steps
+            self.by_decode += scale * decode - model_uj * mix.decode
+            self.by_context += scale * context - model_uj * mix.context
 
     def teach(self, pace: Pace) -> None:
         """Rates from a request whose true counts are known."""
@@ -135,16 +139,18 @@ class Account:
         """One standard deviation of its energy, the board's gain error apart. `covariance` is that of the model's coefficients, each
         relative to itself; `window_error` is by how much of itself a second's energy differs from what the model predicts."""
         if not self.windows:
-            return round(OPEN_ERROR * open_uj)
-        variance, slopes = 0.0, self.slopes
-        a, b, c, d = slopes
-        for i, row in enumerate(covariance):
-            variance += slopes[i] * (row[0] * a + row[1] * b + row[2] * c + row[3] * d)
+            return nearest(OPEN_ERROR * open_uj)
+        a, b, c, d = self.by_prefill, self.by_steps, self.by_decode, self.by_context
+        first, second, third, last = covariance
+        variance = (a * (first[0] * a + first[1] * b + first[2] * c + first[3] * d)
+                    + b * (second[0] * a + second[1] * b + second[2] * c + second[3] * d)
+                    + c * (third[0] * a + third[1] * b + third[2] * c + third[3] * d)
+                    + d * (last[0] * a + last[1] * b + last[2] * c + last[3] * d))
         rule = RULE_ERROR * (UNKNOWN_WINDOW_ERROR if window_error is None else min(window_error, MOST_WINDOW_ERROR))
         shared, edge = float(self.shared_uj), float(self.edge_uj)
         placement, later = PLACEMENT_ERROR * self.contested_uj, OPEN_ERROR * open_uj
-        return round(sqrt(FIT_ERROR * FIT_ERROR * max(variance, 0.0) + self.bias_uj * self.bias_uj + placement * placement
-                          + (RUN_ERROR * RUN_ERROR + rule * rule) * shared * shared + edge * edge + later * later))
+        return nearest(sqrt(FIT_ERROR * FIT_ERROR * max(variance, 0.0) + self.bias_uj * self.bias_uj + placement * placement
+                            + (RUN_ERROR * RUN_ERROR + rule * rule) * shared * shared + edge * edge + later * later))
 
     def charge(self, best: Status, *, method: str, source: str, boundary: str, devices: tuple[str, ...], idle_known: bool, settled: bool,
                covariance: list[list[float]], window_error: float | None, calibration_id: str | None,

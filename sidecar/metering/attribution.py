@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-
 def apportion(total_uj: int, weights: Sequence[int]) -> list[int]:
     """`total_uj` in proportion to `weights`, in integers that sum to it (largest remainder; ties go to the earlier one).
 
@@ -14,10 +13,19 @@ def apportion(total_uj: int, weights: Sequence[int]) -> list[int]:
     whole = sum(weights)
     if whole == 0:
         return [0] * len(weights)
-    parts = [total_uj * weight // whole for weight in weights]
+    parts, rests = [], []
+    for weight in weights:
+        product = total_uj * weight
+        parts.append(product // whole)
+        rests.append(product % whole)
     left = total_uj - sum(parts)
     if left:
-        rests = [total_uj * weight % whole for weight in weights]
-        for i in sorted(range(len(weights)), key=rests.__getitem__, reverse=True)[:left]:
-            parts[i] += 1
+        least = sorted(rests, reverse=True)[left - 1]  # who has a larger remainder gets one more; of those who have this one, the earlier
+        left -= sum([rest > least for rest in rests])
+        for i, rest in enumerate(rests):
+            if rest > least:
+                parts[i] += 1
+            elif rest == least and left:
+                parts[i] += 1
+                left -= 1
     return parts

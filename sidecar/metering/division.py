@@ -1,6 +1,6 @@
 """One pool of boards and what runs on it: its windows divided among its requests, by a schedule and a calibration of its own."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from perjoule.sidecar.metering.account import Account, Balance, Rule
@@ -10,14 +10,14 @@ from perjoule.sidecar.metering.group import Group, Split
 from perjoule.sidecar.metering.history import Drawn, History
 from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.pools import Pool, Stage
-from perjoule.sidecar.metering.schedule import Look, Schedule, union
+from perjoule.sidecar.metering.schedule import Look, Schedule
 from perjoule.sidecar.metering.steady_state import Activity, Phase
 from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.timeline import Window
 from perjoule.sidecar.metering.weighing import MICRO, PROMPT_TOKENS, costs, prices, weigh
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.ports import Device
-from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, joules
+from perjoule.sidecar.units import NS_PER_MS, NS_PER_S, joules, nearest
 
 HOLD_NS = 100 * NS_PER_MS  # how long a window waits for the step that was under way when it ended, while a record waits for the window
 PATIENCE_NS = NS_PER_S  # and while none does: a step of 8192 prompt tokens takes 200 ms
@@ -112,7 +112,7 @@ class Division:
         mine = int(terms.dot(self._price) * MICRO) or int(terms.is_nothing)
         # The others weigh what all did in the last window: weighing each of them anew would cost each end of a request
         # time in proportion to those in flight, for a median difference of 0.2 % (on recordings of an H200).
-        whole = max(mine, 0 if len(self.accounts) == 1 else round(group.weight_per_ns * (t_ns - since_ns))) or 1
+        whole = max(mine, 0 if len(self.accounts) == 1 else nearest(group.weight_per_ns * (t_ns - since_ns))) or 1
         return drawn.shared_uj * mine // whole, drawn.active_uj * mine // whole
 
     # inside
@@ -136,12 +136,13 @@ class Division:
         if stage is None:
             return Share(look.works, look.amounts, look.ran_ns, look.busy_ns)
         here: list[tuple[Work, Terms, int, int]] = []
-        for work, terms, (since_ns, until_ns) in zip(look.works, look.amounts, look.decoding, strict=True):
+        for work, terms, since_ns in zip(look.works, look.amounts, look.decoding_ns, strict=True):
+            until_ns = work.ran_until(t1_ns)
             if stage is Stage.PREFILL:
-                since_ns, until_ns = max(work.begin_ns, t0_ns), min(since_ns, t1_ns if work.end_ns is None else work.end_ns)
+                since_ns, until_ns = max(work.begin_ns, t0_ns), min(since_ns, until_ns)
             if since_ns < until_ns:
                 here.append((work, self._here(terms), since_ns, until_ns))
-        busy_ns = union(sorted((since_ns, until_ns) for _, _, since_ns, until_ns in here), t0_ns, t1_ns)
+        busy_ns = _union(sorted((since_ns, until_ns) for _, _, since_ns, until_ns in here), t0_ns, t1_ns)
         return Share([each[0] for each in here], [each[1] for each in here], [each[3] - each[2] for each in here], busy_ns)
 
     def _divide(self, window: Window, now_ns: int) -> None:
@@ -223,3 +224,15 @@ def _activity(window: Window, look: Look) -> Activity:
             waiting += not is_in
     tokens = sum(terms.decode for terms in look.amounts)
     return Activity(t0_ns, t1_ns, sum(look.ran_ns), int(tokens * MICRO), joined, decoding, waiting)
+
+
+def _union(spans: Iterable[tuple[int, int]], t0_ns: int, t1_ns: int) -> int:
+    """Nanoseconds of (t0, t1] that at least one of these spans within it covers; they come in the order of their beginnings."""
+    covered_ns, upto_ns = 0, t0_ns
+    for begin_ns, end_ns in spans:
+        if end_ns > upto_ns:
+            covered_ns += end_ns - max(begin_ns, upto_ns)
+            upto_ns = end_ns
+            if upto_ns == t1_ns:
+                break
+    return covered_ns

@@ -21,7 +21,7 @@ from perjoule.sidecar.metering.pools import ONE_POOL, Pools
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.ports import Device, Reading, Step
 from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts, Status, TokenSource
-from perjoule.sidecar.units import NS_PER_MS
+from perjoule.sidecar.units import NS_PER_MS, nearest
 
 LOOK_NS = 100 * NS_PER_MS  # how often it is looked whether a counter has fallen silent, for which nobody waits any longer
 
@@ -122,7 +122,7 @@ class Meter(Pooled):
         account = open_.account
         self._count(t_ns)
         self._running -= 1
-        if facts.input_tokens is None and (estimate := round(account.input_bytes / self.pace.bytes_per_token.value)):
+        if facts.input_tokens is None and (estimate := nearest(account.input_bytes / self.pace.bytes_per_token.value)):
             facts.input_tokens, facts.input_source = estimate, TokenSource.ESTIMATED
         account.facts = facts
         account.concurrency_mean = (self._integral - account.running_integral) / max(t_ns - account.begin_ns, 1)

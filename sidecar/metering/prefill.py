@@ -108,7 +108,7 @@ class PrefillQueue:
             whole += self._size(job, t0_ns)
             ends.append(whole)
         path = self._path(order, ends, t0_ns, max(t1_ns, now_ns), told)
-        placed: dict[Work, Placed] = {}
+        placed: list[Placed] = []
         at, place, start = 0.0, 0, 0.0  # of the row: progress, and the first prompt that is not done, and where it starts
         for end_ns in self._steps(order, path, step_ends_ns):
             now = path.height(min(end_ns, t1_ns))
@@ -120,15 +120,18 @@ class PrefillQueue:
                 tokens = (min(end, until) - max(start, at)) * within
                 is_done = end <= until + TOUCH
                 if tokens > 0 and job.begin_ns < t1_ns:
-                    tokens = min(job.prompt_left, tokens + (placed[job].tokens if job in placed else 0.0))
-                    placed[job] = Placed(job, tokens, end_ns if is_done and end_ns <= t1_ns else None)
+                    if not placed or placed[-1].work is not job:  # it may have been in the step before, too
+                        placed.append(Placed(job, 0.0, None))
+                    part = placed[-1]
+                    part.tokens = min(job.prompt_left, part.tokens + tokens)
+                    part.done_ns = end_ns if is_done and end_ns <= t1_ns else None
                 if not is_done:
                     break
                 place, start = place + 1, end
             at = until
             if end_ns >= t1_ns:
                 break
-        return list(placed.values())
+        return placed
 
     def commit(self, placed: Sequence[Placed], t0_ns: int, t1_ns: int) -> None:
         """These parts have been charged."""
@@ -139,8 +142,10 @@ class PrefillQueue:
     def _steps(self, order: list[Work], path: Path, others_ns: Sequence[int]) -> list[int]:
         """When steps ended, as far as the path goes."""
         t0_ns, last_ns = path.times[0], path.times[-1]
-        seen = dict.fromkeys([*others_ns, *[job.first_ns for job in order if job.first_ns is not None]])  # nearly sorted, unlike a set
-        ends = [*sorted([t for t in seen if t0_ns < t < last_ns]), last_ns]
+        ends = [t for t in others_ns if t0_ns < t < last_ns]
+        ends += [job.first_ns for job in order if job.first_ns is not None and t0_ns < job.first_ns < last_ns]
+        ends.sort()
+        ends.append(last_ns)
         return [t for i, t in enumerate(ends) if t == last_ns or ends[i + 1] - t > SAME_STEP_NS]
 
     def _size(self, job: Work, t0_ns: int) -> float:
@@ -156,11 +161,14 @@ class PrefillQueue:
         for place, job in enumerate(order):
             if job.first_ns is not None and job.first_ns <= t0_ns:
                 overdue = ends[place]
-        times = dict.fromkeys([job.begin_ns for job in order] + [job.first_ns for job in order if job.first_ns is not None])
+        times = [job.begin_ns for job in order if job.begin_ns > t0_ns]
+        times += [job.first_ns for job in order if job.first_ns is not None and job.first_ns > t0_ns]
         gates, low = [Gate(t0_ns, overdue, overdue)], overdue
         empty_ns, empty_at = t0_ns, overdue  # when the row was last worked off
         begun = done = undone = 0  # places in the order; each only moves on
-        for t_ns in sorted([t for t in times if t > t0_ns]):
+        for t_ns in sorted(times):
+            if t_ns == gates[-1].t:
+                continue
             while begun < len(order) and order[begun].begin_ns < t_ns:
                 begun += 1
             steps_end = False

@@ -6,27 +6,30 @@ advance who hide theirs.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from perjoule.sidecar.metering.pace import Pace
 from perjoule.sidecar.metering.prefill import Placed, PrefillQueue
-from perjoule.sidecar.metering.steps import StepClock
+from perjoule.sidecar.metering.steps import Moment, StepClock
 from perjoule.sidecar.metering.terms import Terms
 from perjoule.sidecar.metering.told import Told
 from perjoule.sidecar.metering.work import Work
 from perjoule.sidecar.ports import Step
-from perjoule.sidecar.units import NS_PER_S
+from perjoule.sidecar.units import NS_PER_S, nearest
+
+NEVER = Moment()  # of those who are given nothing
 
 
-class Look(NamedTuple):
+@dataclass(slots=True)
+class Look:
     """What was computed in a window. Of each request that ran in it, in the order of arrival: what it accounts for, for how many
-    nanoseconds it was there, from when to when it was given tokens, and how far its answer was at the end; and of all, which
-    prompts, and how long anybody was there."""
+    nanoseconds it was there, from when on it was given tokens, and how far its answer was at the end; and of all, which prompts, and
+    how long anybody was there."""
 
     works: list[Work]
     amounts: list[Terms]
     ran_ns: list[int]
-    decoding: list[tuple[int, int]]
+    decoding_ns: list[int]
     frames: list[float]
     placed: list[Placed]
     busy_ns: int
@@ -127,9 +130,10 @@ class Schedule:
         elif output_tokens is not None:  # each token took a step, and before the first of them the prompt was done
             steps, clock = output_tokens / work.choices, self.clock
             if is_untold:  # what is told of a step may come after the answer: the prompt was done in one of which nothing was told yet
-                since_ns = max(self.told.last_ns, t_ns - round((steps - 1) * self.pace.step_ns))
+                since_ns = max(self.told.last_ns, t_ns - nearest((steps - 1) * self.pace.step_ns))
             else:
-                since_ns = clock.when(clock.at(t_ns) - steps) if self._showing or self.believes else t_ns - round(steps * self.pace.step_ns)
+                took_ns = nearest(steps * self.pace.step_ns)
+                since_ns = clock.when(clock.at(t_ns) - steps) if self._showing or self.believes else t_ns - took_ns
             work.first_ns = min(max(work.begin_ns, since_ns), t_ns)
             self.queue.per_s.is_at_least(work.prompt_tokens, (t_ns - work.begin_ns) / NS_PER_S)  # it took no longer
 
@@ -152,25 +156,33 @@ class Schedule:
             return Look([], [], [], [], [], [], 0)
         placed = self._place(t0_ns, t1_ns, now_ns)
         prompts = {part.work: part for part in placed}
+        parts = [prompts.get(work) for work in here]
         if not self._showing and not self.believes and any(not work.visible for work in here):
             self.clock.coast(t1_ns, self.pace.step_ns)
-        there, spans = [], []
-        for work in here:
-            end_ns = work.ran_until(t1_ns)
-            there.append((max(work.begin_ns, t0_ns), end_ns))
-            spans.append((_decodes_from(work, prompts.get(work), t0_ns, t1_ns), end_ns))
-        counts, shares = self._steps_by(here, spans)
+        moments: dict[int, Moment] = {}
+        ran_ns, decoding_ns, begins, ends = [], [], [], []
+        busy_ns, upto_ns = 0, t0_ns
+        for i, work in enumerate(here):
+            begin_ns, until_ns = max(work.begin_ns, t0_ns), work.ran_until(t1_ns)
+            since_ns = _decodes_from(work, parts[i], t0_ns, t1_ns)
+            ran_ns.append(until_ns - begin_ns)
+            decoding_ns.append(since_ns)
+            if until_ns > upto_ns:
+                busy_ns, upto_ns = busy_ns + until_ns - max(begin_ns, upto_ns), until_ns
+            is_given = since_ns < until_ns
+            begins.append(_moment(moments, since_ns, work.choices) if is_given else NEVER)
+            ends.append(_moment(moments, until_ns, -work.choices) if is_given else NEVER)
+        self.clock.share(moments)
         amounts, frames = [], []
         for i, work in enumerate(here):
-            since_ns, until_ns = spans[i]
-            part = prompts.get(work)
+            part, since, until = parts[i], begins[i], ends[i]
             prefill, steps, by, tokens = part.tokens if part else 0.0, 0.0, 0.0, 0.0
-            if since_ns < until_ns:
-                steps = work.choices * (shares[until_ns] - shares[since_ns])
-                by, tokens = self._given(work, counts[since_ns], counts[until_ns], until_ns, t1_ns)
+            if since is not NEVER:
+                steps = work.choices * (until.share - since.share)
+                by, tokens = self._given(work, since.count, until.count, work.ran_until(t1_ns), t1_ns)
             amounts.append(Terms(prefill, steps, tokens, tokens * work.context(tokens)))
             frames.append(by)
-        return Look(here, amounts, [end_ns - begin_ns for begin_ns, end_ns in there], spans, frames, placed, union(there, t0_ns, t1_ns))
+        return Look(here, amounts, ran_ns, decoding_ns, frames, placed, busy_ns)
 
     def glance(self, work: Work, t0_ns: int, t1_ns: int) -> Terms:
         """What one request accounts for in (t0, t1], quickly: its steps are shared with those who are here now."""
@@ -205,8 +217,10 @@ class Schedule:
         """These have been settled."""
         for work in settled:
             del self.works[work]
-            self.queue.jobs.pop(work, None)
-            self.told.missing.pop(work, None)
+            if work in self.queue.jobs:
+                del self.queue.jobs[work]
+            if work in self.told.missing:
+                del self.told.missing[work]
         self._forget_steps(self.clock.last_ns)
 
     # inside
@@ -233,26 +247,9 @@ class Schedule:
         if work.first_ns is not None and work.first_ns <= t1_ns:
             return Placed(work, work.prompt_left, work.first_ns)
         if not work.visible and (not self.believes or self.told.hides(work)):
-            done_ns = max(work.begin_ns, t0_ns) + round(work.prompt_left / self.queue.per_s.value * NS_PER_S)
+            done_ns = max(work.begin_ns, t0_ns) + nearest(work.prompt_left / self.queue.per_s.value * NS_PER_S)
             return Placed(work, work.prompt_left, done_ns) if done_ns <= t1_ns else None
         return next((part for part in self._place(t0_ns, t1_ns, t1_ns) if part.work is work), None)
-
-    def _steps_by(self, works: list[Work], spans: list[tuple[int, int]]) -> tuple[dict[int, float], dict[int, float]]:
-        """For each moment at which somebody begins or stops decoding: the steps so far, and the sum over them of 1 / sequences in it."""
-        changes: dict[int, int] = {}
-        for i, work in enumerate(works):
-            since_ns, until_ns = spans[i]
-            if since_ns < until_ns:
-                changes[since_ns] = changes.get(since_ns, 0) + work.choices
-                changes[until_ns] = changes.get(until_ns, 0) - work.choices
-        counts, shares, share, before, sequences = self.clock.at_each(sorted(changes)), {}, 0.0, 0.0, 0
-        for t_ns, count in counts.items():
-            if sequences:
-                share += (count - before) / sequences
-            shares[t_ns] = share
-            before = count
-            sequences += changes[t_ns]
-        return counts, shares
 
     def _given(self, work: Work, since: float, until: float, until_ns: int, t1_ns: int) -> tuple[float, float]:
         """How far its answer was at `t1_ns` in frames, and the output tokens that no window has been charged with: it had steps
@@ -282,13 +279,10 @@ def _decodes_from(work: Work, part: Placed | None, t0_ns: int, t1_ns: int) -> in
     return t1_ns if since_ns is None else t0_ns if since_ns < t0_ns else since_ns
 
 
-def union(spans: Iterable[tuple[int, int]], t0_ns: int, t1_ns: int) -> int:
-    """Nanoseconds of (t0, t1] that at least one of these spans within it covers; they come in the order of their beginnings."""
-    covered_ns, upto_ns = 0, t0_ns
-    for begin_ns, end_ns in spans:
-        if end_ns > upto_ns:
-            covered_ns += end_ns - max(begin_ns, upto_ns)
-            upto_ns = end_ns
-            if upto_ns == t1_ns:
-                break
-    return covered_ns
+def _moment(moments: dict[int, Moment], t_ns: int, sequences: int) -> Moment:
+    """That moment, from which on so many more decode."""
+    moment = moments.get(t_ns)
+    if moment is None:
+        moment = moments[t_ns] = Moment()
+    moment.change += sequences
+    return moment

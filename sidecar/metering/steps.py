@@ -5,12 +5,22 @@ position, so jitter cannot make steps up, and one that is late (or was preempted
 """
 
 from bisect import bisect_right
+from dataclasses import dataclass
 
-from perjoule.sidecar.units import NS_PER_MS
+from perjoule.sidecar.units import NS_PER_MS, nearest
 
 PRIOR_STEP_NS = 20 * NS_PER_MS
 KEEP = 0.95  # of the usual duration of a step, at each new one
 LONG_STEP = 4.0  # times the usual: a step that computed much of a prompt, which says nothing about the usual
+
+
+@dataclass(slots=True)
+class Moment:
+    """One at which sequences join those that decode, or leave them."""
+
+    change: int = 0  # sequences that join, less those that leave
+    count: float = 0.0  # steps so far
+    share: float = 0.0  # the sum over them, since the first of the moments, of 1 / (sequences in the step)
 
 
 class StepClock:
@@ -59,15 +69,20 @@ class StepClock:
             return self.count + min((t_ns - self.last_ns) / self.usual_ns, 1.0)
         return self._between(bisect_right(self._times, t_ns), t_ns)
 
-    def at_each(self, moments_ns: list[int]) -> dict[int, float]:
-        """The same for each of many moments, which rise."""
-        times, found = self._times, {}
-        i = bisect_right(times, moments_ns[0]) if moments_ns else 0
-        for t_ns in moments_ns:
+    def share(self, moments: dict[int, Moment]) -> None:
+        """Find the steps of each moment, which are counted as by `at`, and their shares."""
+        times, share, before, sequences = self._times, 0.0, 0.0, 0
+        order = sorted(moments)
+        i = bisect_right(times, order[0]) if order else 0
+        for t_ns in order:
             while i < len(times) and times[i] <= t_ns:
                 i += 1
-            found[t_ns] = self._between(i, t_ns) if i < len(times) else self.at(t_ns)
-        return found
+            moment = moments[t_ns]
+            moment.count = self._between(i, t_ns) if i < len(times) else self.at(t_ns)
+            if sequences:
+                share += (moment.count - before) / sequences
+            moment.share, before = share, moment.count
+            sequences += moment.change
 
     def ends_after(self, t_ns: int) -> list[int]:
         """When the steps after `t_ns` ended, up to the last one that was seen."""
@@ -81,7 +96,7 @@ class StepClock:
         if i == len(self._counts):
             return self.last_ns
         c0, t0 = self._counts[i - 1], self._times[i - 1]
-        return t0 + round((self._times[i] - t0) * (count - c0) / (self._counts[i] - c0))
+        return t0 + nearest((self._times[i] - t0) * (count - c0) / (self._counts[i] - c0))
 
     def forget(self, t_ns: int) -> None:
         """Nothing before `t_ns` will be asked for; done now and then."""

@@ -7,6 +7,8 @@ largest slope of all such paths.
 
 from dataclasses import dataclass
 
+INFINITY = float("inf")
+
 
 @dataclass(slots=True)
 class Gate:
@@ -20,17 +22,17 @@ class Gate:
 def taut_string(gates: list[Gate], along: list[float] | None = None) -> list[float]:
     """The path's height at each gate. The first and the last gate are points (low == high); times rise strictly, and so does that `along`
     which the path is to be straight, if it is not time."""
-    places: list[float] = [gate.t for gate in gates] if along is None else along
+    places = [float(gate.t - gates[0].t) for gate in gates] if along is None else along
     heights = [gates[0].low]
     at, last = 0, len(gates) - 1
     while at < last:
         t0, y0 = places[at], heights[at]
-        steepest, flattest = float("inf"), float("-inf")  # slopes that pass every gate looked at so far
+        steepest, flattest = INFINITY, -INFINITY  # slopes that pass every gate looked at so far
         upper = lower = at
         slope, turn = 0.0, last
         for i in range(at + 1, last + 1):
-            span = places[i] - t0
-            low, high = (gates[i].low - y0) / span, (gates[i].high - y0) / span
+            gate, span = gates[i], places[i] - t0
+            low, high = (gate.low - y0) / span, (gate.high - y0) / span
             if low > steepest:  # the path must bend upward at the gate that kept it down
                 slope, turn = steepest, upper
                 break

@@ -97,8 +97,8 @@ class Work:
         """A window up to `t_ns` has been charged with these tokens, and with all frames up to `frames`."""
         self.charged_frames = max(self.charged_frames, frames)
         self.charged_tokens += tokens
-        i = bisect_right(self.frames, t_ns)
-        if i:
+        if self.frames and self.frames[0] <= t_ns:
+            i = bisect_right(self.frames, t_ns)
             self.before_ns = self.frames[i - 1]
             self.base += i
             del self.frames[:i]

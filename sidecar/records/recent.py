@@ -1,11 +1,11 @@
 """The latest records in memory, for those who ask by id, and for answers that wait until theirs is settled and safe."""
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from perjoule.sidecar.record import EnergyRecord
+from perjoule.sidecar.record import EnergyRecord, RequestFacts
 
 CAPACITY = 4096  # some 12 MB
 BEFORE_A_LEDGER = 1024  # which knows the older ones
@@ -20,18 +20,22 @@ class Recent:
 
     def __init__(self, *, durable: bool, capacity: int | None = None) -> None:
         self._durable, self.capacity = durable, capacity or (BEFORE_A_LEDGER if durable else CAPACITY)
-        self._records: OrderedDict[str, tuple[EnergyRecord, bool]] = OrderedDict()
-        self._by_request: dict[str, str] = {}
+        self._order: deque[EnergyRecord] = deque()  # as they were settled
+        self._records: dict[str, EnergyRecord] = {}
+        self._unsafe: set[str] = set()  # of them, those that the ledger does not have yet
+        self._by_request: dict[str, str] = {}  # where that is another id
         self._waiting: dict[str, asyncio.Future[EnergyRecord]] = {}
 
     def add(self, record: EnergyRecord) -> None:
         """A record that the meter has settled."""
-        self._records[record.facts.record_id] = (record, False)
-        self._by_request[record.facts.request_id] = record.facts.record_id
-        while len(self._records) > self.capacity:
-            old_id, (old, _) = self._records.popitem(last=False)
-            if self._by_request.get(old.facts.request_id) == old_id:
-                del self._by_request[old.facts.request_id]
+        record_id, request_id = record.facts.record_id, record.facts.request_id
+        self._order.append(record)
+        self._records[record_id] = record
+        self._unsafe.add(record_id)
+        if request_id != record_id:
+            self._by_request[request_id] = record_id
+        if len(self._order) > self.capacity:
+            self._forget(self._order.popleft().facts)
         if not self._durable:
             self.stored((record,))
 
@@ -39,32 +43,36 @@ class Recent:
         """The ledger has these."""
         for record in records:
             record_id = record.facts.record_id
-            if record_id in self._records:
-                self._records[record_id] = (record, True)
-            future = self._waiting.pop(record_id, None)
+            self._unsafe.discard(record_id)
+            future = self._waiting.pop(record_id, None) if self._waiting else None
             if future is not None and not future.done():
                 future.set_result(record)
 
     def get(self, any_id: str) -> EnergyRecord | None:
         """The record of that id, its charge marked as not settled while the ledger does not have it yet."""
-        found = self._records.get(any_id) or self._records.get(self._by_request.get(any_id, ""))
-        if found is None:
-            return None
-        record, safe = found
-        return record if safe else replace(record, charge=replace(record.charge, settled=False))
+        record = self._records.get(any_id) or self._records.get(self._by_request.get(any_id, ""))
+        if record is None or record.facts.record_id not in self._unsafe:
+            return record
+        return replace(record, charge=replace(record.charge, settled=False))
 
     def all(self) -> list[EnergyRecord]:
         """The records, in the order in which they were settled."""
-        return [record for record, _ in self._records.values()]
+        return list(self._order)
 
     async def settled(self, record_id: str, timeout_s: float) -> EnergyRecord | None:
         """The record once it is settled and safe; None if that takes longer than `timeout_s`."""
         found = self._records.get(record_id)
-        if found is not None and found[1]:
-            return found[0]
+        if found is not None and record_id not in self._unsafe:
+            return found
         future = self._waiting.setdefault(record_id, asyncio.get_running_loop().create_future())
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_s)
         except TimeoutError:
             self._waiting.pop(record_id, None)
             return None
+
+    def _forget(self, old: RequestFacts) -> None:
+        self._records.pop(old.record_id, None)
+        self._unsafe.discard(old.record_id)
+        if self._by_request.get(old.request_id) == old.record_id:
+            del self._by_request[old.request_id]

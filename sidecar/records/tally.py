@@ -146,7 +146,7 @@ class Tally:
 class _Growing:
     """A distribution that values are added to: in integers, nanoseconds and microjoules, so that its sum is exact."""
 
-    __slots__ = ("_bounds", "_counts", "_exemplars", "_scale", "_shown_bounds", "total")
+    __slots__ = ("_above", "_bounds", "_counts", "_exemplars", "_place", "_scale", "_shown_bounds", "_upto", "total")
 
     def __init__(self, metric: Metric) -> None:
         self._scale = SCALES.get(metric.unit, 1)
@@ -154,15 +154,25 @@ class _Growing:
         self._bounds = [int(bound * self._scale) for bound in metric.buckets]  # a whole number is above both or neither
         self._counts = [0] * (len(metric.buckets) + 1)
         self._exemplars: dict[int, tuple[str, int, int]] = {}
+        self._place = self._above = self._upto = 0  # the bucket found last; what is above the second and up to the third falls into it
         self.total = 0
 
     def add(self, value: int, trace_id: str | None, ended_unix_ns: int) -> None:
         """One more, of a request that ended then."""
-        place = bisect_left(self._bounds, value)
+        if not self._above < value <= self._upto:
+            self._find(value)
+        place = self._place
         self._counts[place] += 1
         self.total += value
         if trace_id is not None:
             self._exemplars[place] = (trace_id, value, ended_unix_ns)
+
+    def _find(self, value: int) -> None:
+        """Look for its bucket, where the next values may fall, too."""
+        bounds = self._bounds
+        self._place = place = bisect_left(bounds, value)
+        self._above = bounds[place - 1] if place > 0 else value - 1
+        self._upto = bounds[place] if place < len(bounds) else value
 
     @property
     def count(self) -> int:

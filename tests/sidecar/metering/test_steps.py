@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perjoule.sidecar.metering.steps import LONG_STEP, PRIOR_STEP_NS, StepClock
+from perjoule.sidecar.metering.steps import LONG_STEP, PRIOR_STEP_NS, Moment, StepClock
 
 MS = 1_000_000
 
@@ -59,8 +59,25 @@ def test_many_moments_are_asked_at_once(steps, moments_ms):
     for span_ms, count in steps:
         t_ns += span_ms * MS
         clock.advance(t_ns + MS, clock.count + count)
-    moments_ns = sorted(t_ms * MS for t_ms in moments_ms)
-    assert clock.at_each(moments_ns) == {moment_ns: clock.at(moment_ns) for moment_ns in moments_ns}
+    moments = {t_ms * MS: Moment() for t_ms in moments_ms}
+    clock.share(moments)
+    assert {t_ns: moment.count for t_ns, moment in moments.items()} == {t_ns: clock.at(t_ns) for t_ns in moments}
+
+
+@given(st.lists(st.tuples(st.integers(0, 900), st.integers(1, 100), st.integers(1, 3)), min_size=1, max_size=20))
+def test_a_step_is_shared_by_those_who_are_in_it(stays):
+    """What all of them get adds up to the steps in which there was anybody; one who is alone gets all of hers."""
+    clock = StepClock()
+    clock.advance(1000 * MS, 100)
+    moments = {}
+    for begin_ms, span_ms, sequences in stays:
+        moments.setdefault(begin_ms * MS, Moment()).change += sequences
+        moments.setdefault((begin_ms + span_ms) * MS, Moment()).change -= sequences
+    clock.share(moments)
+    given_steps = sum(sequences * (moments[(begin_ms + span_ms) * MS].share - moments[begin_ms * MS].share)
+                      for begin_ms, span_ms, sequences in stays)
+    somebody_ms = len({ms for begin_ms, span_ms, _ in stays for ms in range(begin_ms, begin_ms + span_ms)})
+    assert given_steps == pytest.approx(somebody_ms / 10)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.1, 5)), min_size=1, max_size=60), st.integers(0, 3000), st.integers(0, 3000))

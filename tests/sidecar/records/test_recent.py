@@ -44,6 +44,7 @@ def test_only_so_many_are_kept():
         recent.add(record(name, f"client-{name}"))
     assert recent.get("a") is recent.get("client-a") is None
     assert recent.get("client-c") is not None
+    assert [each.facts.record_id for each in recent.all()] == ["b", "c"]
 
 
 async def test_an_answer_can_wait_for_its_record():

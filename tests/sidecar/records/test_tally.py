@@ -54,6 +54,16 @@ def test_nothing_is_lost_and_nothing_counts_twice(many):
     assert {labels[-1] for labels in shown.get(telemetry.TENANT_JOULES, {})} == known
 
 
+BOUNDS_NS = [int(bound * 1e9) for bound in telemetry.DURATION.buckets]
+
+
+@given(st.lists(st.integers(0, 10**12) | st.sampled_from(BOUNDS_NS) | st.sampled_from(BOUNDS_NS).map(lambda ns: ns + 1), min_size=1))
+def test_every_value_is_counted_in_its_own_bucket(durations_ns):
+    """Whichever values came before it."""
+    [spread] = tallied(*(record(end_ns=end_ns) for end_ns in durations_ns))[telemetry.DURATION].values()
+    assert spread.cumulative == [*(sum(end_ns <= bound for end_ns in durations_ns) for bound in BOUNDS_NS), len(durations_ns)]
+
+
 @given(st.lists(records, max_size=10), st.lists(records, max_size=10))
 def test_what_was_shown_stays_as_it_was(before, after):
     """A scrape that is written in a thread is of one moment, however many requests end meanwhile."""
