@@ -1,7 +1,7 @@
 """Builds perjoule; with PERJOULE_COMPILE=1 its core as well, by mypyc: the same modules, at half of their CPU time (decision 0010).
 
 mypyc leaves a dataclass's `__init__` to the interpreter, which takes a sixth of what a compiled request does, and looks a constant up each
-time, unless it is said to be one. So a copy is compiled in which all of this is written out.
+time, unless it is said to be one, and so the clock. So a copy is compiled in which all of this is written out.
 """
 
 import ast
@@ -17,6 +17,7 @@ COMPILED = ("units", "record", "ports", "telemetry", "metering/*", "dialects/*",
             "http/connection", "http/upstream", "http/inbound", "http/downstream", "http/front", "relay/*",
             "records/recent", "records/row", "records/span", "records/tally",
             "process/desk", "process/in_order", "process/link", "process/remote_desk", "process/shared_desk", "process/wire")
+CALLED = frozenset({"time.monotonic", "time.monotonic_ns", "time.time_ns", "orjson.loads", "orjson.dumps", "asyncio.get_running_loop"})
 
 
 def modules():
@@ -31,9 +32,10 @@ def modules():
 
 def written_out(text):
     """A module's text in which constants are said to be such, and dataclasses have an `__init__` of their own. It assigns, so none is
-    frozen there; their hash stays. `__slots__` are left out: compiled classes have no others, and nobody could inherit from them."""
-    lines = text.splitlines()
-    body = ast.parse(text).body
+    frozen there; their hash stays. The last that was let go of is kept for the next that is made. `__slots__` are left out: compiled
+    classes have no others, and nobody could inherit from them."""
+    lines, tree = text.splitlines(), ast.parse(text)
+    body, called = tree.body, calls_named(lines, tree)
     for part in reversed(body):
         if isinstance(part, ast.ClassDef):
             for slots in (each for each in part.body if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "__slots__"):
@@ -45,15 +47,36 @@ def written_out(text):
             fields = [field for field in part.body if isinstance(field, ast.AnnAssign)]
             lines.insert(fields[-1].end_lineno, init_of(fields))
             lines[mark.lineno - 1] = f"@dataclass({', '.join(f'{name}={value}' for name, value in (told | {'init': 'False'}).items())})"
+            if not part.bases:
+                lines.insert(mark.lineno - 1, "@mypyc_attr(free_list_len=1)")
         elif isinstance(part, ast.Assign | ast.AnnAssign):
             name = getattr(part.targets[0] if isinstance(part, ast.Assign) else part.target, "id", "")
             known = isinstance(part.value, ast.Tuple) or "TypeVar" in ast.unparse(part.value) or "Final" in lines[part.lineno - 1]
             if name.isupper() and not known:  # mypyc 2.4 takes long tuples of numbers for not set
                 kind = f"[{ast.unparse(part.annotation)}]" if isinstance(part, ast.AnnAssign) else ""
                 lines[part.lineno - 1] = f"{name}: Final{kind} =" + lines[part.lineno - 1].partition("=")[2]
-    first = next(part.lineno for part in body if isinstance(part, ast.Import | ast.ImportFrom | ast.Assign))
-    lines.insert(first - 1, "from typing import Final")
+    first = body[0].end_lineno if ast.get_docstring(tree) is not None else 0
+    imports_end = max((part.end_lineno for part in body if isinstance(part, ast.Import | ast.ImportFrom)), default=first)
+    lines[imports_end:imports_end] = [f"{name_of(call)}: Final = {call}" for call in sorted(called)]
+    lines[first:first] = ["from typing import TYPE_CHECKING, Final", "if TYPE_CHECKING:", "    from mypy_extensions import mypyc_attr"]
     return "\n".join(lines) + "\n"
+
+
+def calls_named(lines, tree):
+    """Which of CALLED the functions of a module call. In its lines they then do so by a name of the module's own: mypyc looks functions of
+    C modules up for each call."""
+    found = [node.func for part in tree.body if isinstance(part, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+             for node in ast.walk(part) if isinstance(node, ast.Call) and ast.unparse(node.func) in CALLED]
+    for call in sorted(found, key=lambda call: (call.lineno, call.col_offset), reverse=True):
+        line = lines[call.lineno - 1].encode()
+        named = name_of(ast.unparse(call)).encode()
+        lines[call.lineno - 1] = (line[:call.col_offset] + named + line[call.end_col_offset:]).decode()
+    return {ast.unparse(call) for call in found}
+
+
+def name_of(call):
+    """The module's own name for it."""
+    return "_" + call.replace(".", "_")
 
 
 def init_of(fields):

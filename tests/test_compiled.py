@@ -2,12 +2,16 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -29,6 +33,25 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
                           env=os.environ | {"PERJOULE_COMPILE": "1", "CFLAGS": "-O1"}, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return python
+
+
+def test_what_is_compiled_does_what_its_source_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataclass, a constant and the clock are written out; a module that has none of them, nor an import, is still one."""
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    written_out = runpy.run_path(str(ROOT / "setup.py"))["written_out"]
+    text = written_out('"""What it is."""\n\nimport time\nfrom dataclasses import dataclass\n\nMOST = 3\n\n\n'
+                       '@dataclass(slots=True)\nclass One:\n    at: int = 0\n\n'
+                       '    def now(self):\n        return "é", time.monotonic_ns(), time.time_ns() + MOST\n')
+    for part in ("MOST: Final = 3", "_time_time_ns: Final = time.time_ns", '"é", _time_monotonic_ns(), _time_time_ns() + MOST',
+                 "init=False"):
+        assert part in text
+    names: dict[str, Any] = {"mypyc_attr": lambda **_: lambda made: made}  # which only the compiler knows
+    exec(text, names)
+    assert names["One"](at=5).at == 5
+    assert time.time_ns() <= names["One"]().now()[2]
+    plain: dict[str, Any] = {}
+    exec(written_out('"""Nothing but a function."""\n\n\ndef one() -> int:\n    return 1\n'), plain)
+    assert plain["one"]() == 1
 
 
 @pytest.mark.slow

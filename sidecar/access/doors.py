@@ -7,18 +7,18 @@ starts profilers, frees memory and swaps weights.
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 
 from perjoule.sidecar.access.keys import Keys
 from perjoule.sidecar.dialects.endpoints import PATHS
 from perjoule.sidecar.dialects.jobs import look_of
-from perjoule.sidecar.http.heads import NOTHING, Headers, first
+from perjoule.sidecar.http.heads import Headers, first, line
 
 AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
 RECORDS = "/energy/"  # ours, not the engine's
+MOST_REMEMBERED = 1024
 REMEMBERED_BYTES = 1024  # a field may have 64 KiB: a thousand of those, remembered, would be as large as all the rest of the sidecar
 PREFLIGHT = b"access-control-request-method"
-CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
+CREDENTIALS = (AUTHORIZATION, API_KEY)
 WITHOUT_A_KEY = frozenset({"/health", "/ping"})  # a load balancer's question; /v1/models would name every tenant's adapters
 NAMESPACES = frozenset({"v1", "v2", "inference", "cohere"})
 COMFYUI = frozenset({"/prompt", "/api/prompt", "/view", "/api/view"})  # and a job's history; its queue and its socket show everybody's
@@ -47,7 +47,7 @@ class Refusal:
 
 @dataclass(slots=True)  # not frozen: it is made for every request
 class Entry:
-    """Who came in, and how the fields of the request differ on their way to the engine.
+    """Who came in, and how the head of the request differs on its way to the engine: names of fields to drop, lines to add.
 
     `name` is the key's, None where there are no keys; `limited` is the name of one that has a budget.
     """
@@ -55,8 +55,8 @@ class Entry:
     tenant: str | None
     name: str | None = None
     limited: str | None = None
-    drop: frozenset[bytes] = NOTHING
-    add: tuple[tuple[bytes, bytes], ...] = ()
+    drop: tuple[bytes, ...] = ()
+    add: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Doors:
 
     def __init__(self, keys: Keys | None = None, routes: Routes = Routes(), upstream_key: str | None = None) -> None:
         self.keys, self.upstream_key, self._routes = keys, upstream_key, routes
-        self._upstream = ((b"Authorization", b"Bearer " + upstream_key.encode()),) if upstream_key is not None else ()
+        self._upstream = (line(b"Authorization", b"Bearer " + upstream_key.encode()),) if upstream_key is not None else ()
         self._nameless = Entry(None, add=self._upstream)
 
     def enter(self, method: str, path: str | None, headers: Headers) -> Entry | Refusal:
@@ -136,9 +136,14 @@ def _hashed(key: bytes | None) -> str | None:
     """Who pays, where the engine and not the sidecar knows the keys: half of the SHA-256, from which the key cannot be had back."""
     if not key:
         return None
-    return _digest(key) if len(key) <= REMEMBERED_BYTES else _digest.__wrapped__(key)
+    name = _REMEMBERED.get(key)
+    if name is None:
+        name = hashlib.sha256(key).hexdigest()[:32]
+        if len(key) <= REMEMBERED_BYTES:
+            if len(_REMEMBERED) == MOST_REMEMBERED:
+                _REMEMBERED.clear()
+            _REMEMBERED[key] = name
+    return name
 
 
-@lru_cache(maxsize=1024)
-def _digest(key: bytes) -> str:
-    return hashlib.sha256(key).hexdigest()[:32]
+_REMEMBERED: dict[bytes, str] = {}

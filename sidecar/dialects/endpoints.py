@@ -145,7 +145,8 @@ def endpoint_of(method: str, target: str) -> Endpoint | None:
     """
     if method != "POST":
         return None
-    return _ENDPOINTS.get(target.partition("?")[0].removesuffix("/"))
+    found = _ENDPOINTS.get(target)  # mostly without either
+    return found if found is not None else _ENDPOINTS.get(target.partition("?")[0].removesuffix("/"))
 
 
 def job_endpoint_of(method: str, target: str) -> Endpoint | None:

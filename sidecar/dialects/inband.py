@@ -9,9 +9,10 @@ import orjson
 from perjoule.sidecar.dialects.payload import finish_reason, parsed
 from perjoule.sidecar.dialects.sse import EventCutter, data_of
 from perjoule.sidecar.dialects.works import Product
+from perjoule.sidecar.http.heads import line, opening
 from perjoule.sidecar.record import Charge, Status, Unit
 from perjoule.sidecar.telemetry import Header
-from perjoule.sidecar.units import J_PER_KWH, joules, power_w, seconds
+from perjoule.sidecar.units import J_PER_KWH, UJ_PER_J, joules, power_w, seconds
 
 _DONE = re.compile(rb"data: ?\[DONE\]")
 _DONE_LINES = (b"data: [DONE]", b"data:[DONE]")
@@ -22,14 +23,16 @@ _USAGE_ENDS = ("message_delta", "response.completed", "response.incomplete")  # 
 _TELLING = re.compile(rb'(?<=[\n\r])data: ?\[DONE\]|"choices": ?\[\]|"message_delta"|"response\.(?:completed|incomplete)"')
 _TELLING_WORDS = (b"[DONE]", b'"choices":[]', b'"choices": []', b"message_delta", b"response.completed", b"response.incomplete")
 _LONGEST_TELLING = 24
-_STATUS = Header.STATUS.encode()
-_RECORD = Header.RECORD.encode()
-_METHOD = Header.METHOD.encode()
-_JOULES = Header.JOULES.encode()
-_ACTIVE = Header.ACTIVE_JOULES.encode()
-_UNCERTAINTY = Header.UNCERTAINTY_JOULES.encode()
-_PER = {Unit.IMAGE: Header.PER_IMAGE.encode(), Unit.VIDEO_SECOND: Header.PER_VIDEO_SECOND.encode(),
-        Unit.AUDIO_SECOND: Header.PER_AUDIO_SECOND.encode()}
+# Lines of a head, or what of them stands before their value.
+_STATUS = {status: line(Header.STATUS.encode(), status.encode()) for status in Status}
+_RECORD = opening(Header.RECORD.encode())
+_METHOD = opening(Header.METHOD.encode())
+_JOULES = opening(Header.JOULES.encode())
+_ACTIVE = opening(Header.ACTIVE_JOULES.encode())
+_UNCERTAINTY = opening(Header.UNCERTAINTY_JOULES.encode())
+_PER = {Unit.IMAGE: opening(Header.PER_IMAGE.encode()), Unit.VIDEO_SECOND: opening(Header.PER_VIDEO_SECOND.encode()),
+        Unit.AUDIO_SECOND: opening(Header.PER_AUDIO_SECOND.encode())}
+_THREE = [b"%03d" % number for number in range(1000)]
 
 
 class StreamEditor:
@@ -252,20 +255,31 @@ def comment_bytes(energy: dict[str, Any]) -> bytes:
     return b": energy " + orjson.dumps(energy) + b"\n\n"
 
 
-def energy_headers(charge: Charge, record_path: str, made: Product | None = None) -> list[tuple[bytes, bytes]]:
-    """The same as HTTP fields, for headers or trailers; an unknown amount has no field."""
-    fields = [(_STATUS, _status(charge).encode()), (_RECORD, record_path.encode())]
+def energy_headers(charge: Charge, record_path: str, made: Product | None = None) -> list[bytes]:
+    """The same as HTTP fields, the lines of a head or of trailers; an unknown amount has no field."""
+    lines = [_STATUS[_status(charge)], record_header(record_path)]
     if charge.status is not Status.UNAVAILABLE:
-        fields.append((_METHOD, charge.method.encode()))
+        lines.append(_METHOD + charge.method.encode())
         if charge.energy_uj is not None:
-            fields.append((_JOULES, b"%.6f" % joules(charge.energy_uj)))
+            lines.append(_amount(_JOULES, charge.energy_uj))
         if charge.active_uj is not None:
-            fields.append((_ACTIVE, b"%.6f" % joules(charge.active_uj)))
+            lines.append(_amount(_ACTIVE, charge.active_uj))
         if charge.uncertainty_uj is not None:
-            fields.append((_UNCERTAINTY, b"%.6f" % joules(charge.uncertainty_uj)))
+            lines.append(_amount(_UNCERTAINTY, charge.uncertainty_uj))
         if made is not None and (per_unit := _per_unit(charge, made)) is not None:
-            fields.append((_PER[made.unit], b"%.6f" % per_unit))
-    return fields
+            lines.append(_PER[made.unit] + b"%.6f" % per_unit)
+    return lines
+
+
+def record_header(record_path: str) -> bytes:
+    """The line that says where the record is."""
+    return _RECORD + record_path.encode()
+
+
+def _amount(name: bytes, uj: int) -> bytes:
+    """A line with joules to the microjoule, of which there are never less than none. (To write a float would take twice as long.)"""
+    below_uj = uj % UJ_PER_J
+    return b"%b%d.%b%b" % (name, uj // UJ_PER_J, _THREE[below_uj // 1000], _THREE[below_uj % 1000])
 
 
 def _status(charge: Charge) -> Status:

@@ -16,6 +16,7 @@ _MOST_NAME = 256  # characters: a model's name becomes a label of metrics, the n
 _NOTHING: dict[str, Any] = {}
 _SEMICOLON = 0x3B
 _LIMITS: Final[tuple[str, ...]] = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "n_predict")
+_HOLDERS: Final[tuple[str, ...]] = ("", "parameters", "sampling_params")  # of limits
 _IDS: Final[tuple[str, ...]] = ("prompt", "input", "input_ids", "token_ids")
 _PROMPTS = frozenset({"messages", "prompt", "input", "inputs", "text", "query", "documents", "instructions", "system", "tools"})
 _TEXT = frozenset({"content", "text", "output", "arguments", "function", "tool_calls", "reasoning", "thinking", "input",
@@ -180,7 +181,8 @@ def _positive(holder: dict[str, Any], name: str) -> int | None:
 
 def _max_output_tokens(asks: dict[str, Any]) -> int | None:
     """The client's limit, at the top or where TGI (`parameters`) and SGLang (`sampling_params`) have it."""
-    for holder in (asks, _inner(asks, "parameters"), _inner(asks, "sampling_params")):
+    for place in _HOLDERS:
+        holder = _inner(asks, place) if place else asks
         for name in _LIMITS:
             if name in holder:
                 return _positive(holder, name)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import httptools
 
-from perjoule.sidecar.http.heads import Fields, Head, chunk_opening, tokens
+from perjoule.sidecar.http.heads import Fields, Head, Names, chunk_opening, tokens
 
 HEAD_LIMIT = 256 * 1024  # bytes of an answer's head; nginx's buffers hold 32 KiB
 COPIED = 64 * 1024  # bytes: a longer body is not copied, to stand behind its head
@@ -49,8 +49,9 @@ Switch = Callable[["Connection", Head, bytes], bool]
 class Connection(asyncio.Protocol):
     """One connection; it serves one exchange at a time and goes back to its pool after a clean end."""
 
-    __slots__ = ("_answered", "_between", "_body", "_done", "_eof", "_extra", "_head", "_head_size", "_headers", "_keeps", "_parser",
-                 "_pool", "_receiver", "_request_is_head", "_status_line", "_switch", "_switched", "idle_since", "transport", "used")
+    __slots__ = ("_answered", "_before", "_between", "_body", "_done", "_eof", "_extra", "_head", "_head_size", "_keeps", "_names",
+                 "_parser", "_pool", "_receiver", "_request_is_head", "_status_line", "_switch", "_switched", "_values", "idle_since",
+                 "transport", "used")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -58,6 +59,10 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._parser: Any = None
         self._head: Head | None = None
+        self._before: Names | None = None  # of the last head
+        self._names: list[bytes] = []  # of the fields of a head that is not whole yet
+        self._values: list[bytes] = []
+        self._body: list[bytes] = []  # what of it has come in this read
         self._answered = self._eof = False
         self.idle_since = 0.0
         self.used = False  # an answer has come over it before: it may have gone stale in the meantime
@@ -76,8 +81,6 @@ class Connection(asyncio.Protocol):
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self._head = None
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
         self._answered = self._between = self._done = self._extra = self._keeps = False
         self._head_size = 0
         self._status_line = b""
@@ -189,23 +192,25 @@ class Connection(asyncio.Protocol):
         if self._head is not None:
             self._head.trailers.append((name, value))
             return
-        self._headers.append((name, value))
+        self._names.append(name)
+        self._values.append(value)
 
     def on_headers_complete(self) -> None:
         if self._done:
             return
         status = self._parser.get_status_code()
-        headers, self._headers = self._headers, []
+        fields = Fields(self._names, self._values, self._before)
+        self._before, self._names, self._values = fields.names, [], []
         reason, self._status_line = self._status_line, b""
-        if status < 100 or (103 < status < 200 and any(name.lower() in FRAMING for name, _ in headers)):
+        if status < 100 or (103 < status < 200 and not FRAMING.isdisjoint(fields.names.places)):
             raise ValueError(f"status {status:03} with a body")  # llhttp would read one, and it would stand before the final answer's
         if status < 200:  # an interim answer; the final one follows, if it is not the last word of HTTP
-            interim = Head(status, reason, headers)
+            interim = Head(status, reason, fields)
             self._switched = interim if status == 101 else None
             if status > 101 and self._receiver is not None:  # 100 is nothing to relay: nothing was expected of the engine
                 self._receiver.interim(interim)
             return
-        head = Head(status, reason, fields := Fields(headers))
+        head = Head(status, reason, fields)
         if (length := fields.first(b"content-length")) is not None:
             head.length = int(length)
         if codings := fields.all(b"transfer-encoding"):

@@ -11,7 +11,6 @@ import socket
 import struct
 import sys
 import termios
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -67,6 +66,11 @@ class Request:
     keep_alive: bool
     body: Body
 
+    @property
+    def http11(self) -> bool:
+        """Whether it is of HTTP/1.1, of those that are served."""
+        return self.version[1] == 1
+
 
 class Downstream(Inbound):
     """The connection; the exchange that writes to it is told of backpressure and of its end, without a task between."""
@@ -80,7 +84,7 @@ class Downstream(Inbound):
         self.transport: asyncio.Transport | None = None
         self.exchange: Writer | None = None
         self.idle_since = 0.0  # since when nothing is asked; of the event loop's clock
-        self._waiting: deque[Request | Fault] = deque()
+        self._waiting: list[Request | Fault] = []
         self._served: Body | None = None  # of the request that is being answered
         self._task: asyncio.Task[None] | None = None  # what that awaits, if anything
         self._hands_on = False  # requests, just now
@@ -209,7 +213,7 @@ class Downstream(Inbound):
         if self._waiting and not self._hands_on:
             self._hands_on = True
             while self._waiting and self._served is None and not self._full:
-                self._hand_on(self._waiting.popleft())
+                self._hand_on(self._waiting.pop(0))
             self._hands_on = False
             if self._waiting:
                 self.listen(False)  # it has asked before it was answered: it may wait

@@ -25,21 +25,45 @@ REMEMBERED_BYTES = 512  # of a head's names: clients choose them
 class Names:
     """The names of a head's fields, and what follows from them alone."""
 
-    __slots__ = ("end_to_end", "lowered", "openings", "places", "unframed")
+    __slots__ = ("_without", "connects", "end_to_end", "has_body", "hosts", "lowered", "openings", "places", "spelled", "unframed")
 
-    def __init__(self, names: Sequence[bytes]) -> None:
-        self.lowered = [name.lower() for name in names]
-        self.openings = [b"\r\n%b: " % name for name in names]  # of their lines: all before the value
+    def __init__(self, spelled: Sequence[bytes]) -> None:
+        self.spelled = list(spelled)
+        self.lowered = [name.lower() for name in spelled]
+        self.openings = [opening(name) for name in spelled]
         self.end_to_end = [place for place, name in enumerate(self.lowered) if name not in HOP_BY_HOP]
         self.unframed = [place for place in self.end_to_end if self.lowered[place] not in BODY]
         self.places: dict[bytes, list[int]] = {}  # of each lower-case name
         for place, name in enumerate(self.lowered):
             self.places.setdefault(name, []).append(place)
+        self.connects = b"connection" in self.places or b"proxy-connection" in self.places  # which llhttp takes for the same
+        self.hosts = self.lowered.count(b"host")
+        self.has_body = b"content-length" in self.places or b"transfer-encoding" in self.places
+        self._without: dict[tuple[bytes, ...], list[int]] = {}
+
+    def unframed_without(self, drop: tuple[bytes, ...]) -> list[int]:
+        """Those of `unframed` that have other names than these; remembered, since what the sidecar drops is nearly always the same."""
+        places = self._without.get(drop)
+        if places is None:
+            places = self._without[drop] = [place for place in self.unframed if self.lowered[place] not in drop]
+        return places
 
 
-def _names_of(pairs: list[tuple[bytes, bytes]]) -> Names:
-    """Worked out once for all heads with the same names, as nearly all of one client are, and of one engine."""
-    spelled = [name for name, _ in pairs]
+def opening(name: bytes) -> bytes:
+    """Of a field's line, all before the value: each line begins with the end of the one before."""
+    return b"\r\n%b: " % name
+
+
+def line(name: bytes, value: bytes) -> bytes:
+    """A field as it stands in a head."""
+    return b"\r\n%b: %b" % (name, value)
+
+
+def _names_of(spelled: list[bytes], before: Names | None) -> Names:
+    """Worked out once for all heads with the same names, as nearly all of one client are, and of one engine; and looked for among others
+    only where the head before it on its connection had other names."""
+    if before is not None and before.spelled == spelled:
+        return before
     together = b":".join(spelled)  # which no name holds: it is where the parser ends one
     names = _REMEMBERED.get(together)
     if names is None:
@@ -55,16 +79,16 @@ _REMEMBERED: dict[bytes, Names] = {}
 
 
 class Fields:
-    """Header fields: `pairs`, in their order, and for who looks for one, the values by lower-case name."""
+    """Header fields in their order: their names, their `values`, and for who looks for one, the values by lower-case name."""
 
-    __slots__ = ("names", "pairs")
+    __slots__ = ("names", "values")
 
-    def __init__(self, pairs: Pairs = ()) -> None:
-        self.pairs = list(pairs)  # which may grow: trailers come to the same list
-        self.names = _names_of(self.pairs)
+    def __init__(self, spelled: list[bytes], values: list[bytes], before: Names | None = None) -> None:
+        """`values` may grow: trailers come to the same list. `before` are the names of a head that this one may well be like."""
+        self.names, self.values = _names_of(spelled, before), values
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        return iter(self.pairs)
+        return iter([(name, self.values[place]) for place, name in enumerate(self.names.spelled)])
 
     def __contains__(self, name: bytes) -> bool:
         return name in self.names.places
@@ -72,20 +96,29 @@ class Fields:
     def first(self, name: bytes) -> bytes | None:
         """The value of the first field of that name."""
         places = self.names.places.get(name)
-        return None if places is None else self.pairs[places[0]][1]
+        return None if places is None else self.values[places[0]]
 
     def all(self, name: bytes) -> list[bytes]:
         """The values of all of them."""
         places = self.names.places.get(name)
-        return [] if places is None else [self.pairs[place][1] for place in places]
+        return [] if places is None else [self.values[place] for place in places]
 
-    def going_on(self, drop: frozenset[bytes], *, unframed: bool = False) -> list[int]:
-        """The places of those that may travel on; `unframed`: without those that say how a request's body is sent."""
-        names = self.names
-        if b"connection" in names.places and not HOP_BY_HOP.issuperset(nominated := tokens(self, b"connection")):
-            drop = drop | nominated - ALWAYS
-        places, lowered = names.unframed if unframed else names.end_to_end, names.lowered
-        return [place for place in places if lowered[place] not in drop] if drop else places
+    def nominated(self) -> set[bytes] | frozenset[bytes]:
+        """What `Connection` says is for this hop only, beside what always is."""
+        if not self.names.connects:
+            return NOTHING
+        named = tokens(self, b"connection")
+        return NOTHING if HOP_BY_HOP.issuperset(named) else named - ALWAYS
+
+    def end_to_end(self, drop: frozenset[bytes]) -> list[int]:
+        """The places of those that may travel on."""
+        drop, places = drop | nominated if (nominated := self.nominated()) else drop, self.names.end_to_end
+        return [place for place in places if self.names.lowered[place] not in drop] if drop else places
+
+    def lines(self, places: list[int]) -> list[bytes]:
+        """The lines of the fields that have these places."""
+        openings, values = self.names.openings, self.values
+        return [openings[place] + values[place] for place in places]
 
 
 Headers = Fields | Pairs
@@ -138,28 +171,44 @@ def first(headers: Headers, name: bytes) -> bytes | None:
 
 def tokens(headers: Headers, name: bytes) -> set[bytes] | frozenset[bytes]:
     """The comma-separated, case-insensitive members of every field of that name."""
-    values = _fields(headers).all(name)
-    return {token for value in values for part in value.split(b",") if (token := part.strip().lower())} if values else NOTHING
+    fields = _fields(headers)
+    if name not in fields.names.places:
+        return NOTHING
+    return {token for value in fields.all(name) for part in value.split(b",") if (token := part.strip().lower())}
+
+
+def fields_of(pairs: Pairs) -> Fields:
+    """The same of fields that are not split yet."""
+    return Fields([name for name, _ in pairs], [value for _, value in pairs])
 
 
 def _fields(headers: Headers) -> Fields:
-    return headers if isinstance(headers, Fields) else Fields(headers)
+    return headers if isinstance(headers, Fields) else fields_of(headers)
 
 
 def end_to_end(headers: Headers, drop: frozenset[bytes] = NOTHING) -> Pairs:
     """The fields that may travel on."""
     fields = _fields(headers)
-    pairs = fields.pairs
-    return [pairs[place] for place in fields.going_on(drop)]
+    return [(fields.names.spelled[place], fields.values[place]) for place in fields.end_to_end(drop)]
 
 
-def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: frozenset[bytes] = NOTHING,
-                 add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-    """The head of the request to the engine. The body goes out whole, so it has a length whatever framing it came in."""
+def request_head(method: str, target: bytes, headers: Headers, body_length: int, *, drop: Sequence[bytes] = (),
+                 add: Sequence[bytes] = ()) -> bytes:
+    """The head of the request to the engine, with these lines added. The body goes out whole, so it has a length whatever framing it came
+    in."""
     fields = _fields(headers)
-    had_body = b"content-length" in fields or b"transfer-encoding" in fields
-    framing = b"\r\nContent-Length: %d" % body_length if had_body or body_length else b""
-    return _head(b"%b %b HTTP/1.1" % (method.encode(), target), fields, fields.going_on(drop, unframed=True), framing, add, END)
+    names, dropped = fields.names, tuple(drop)
+    if nominated := fields.nominated():
+        gone = nominated.union(dropped)
+        places = [place for place in names.unframed if names.lowered[place] not in gone]
+    else:
+        places = names.unframed_without(dropped)
+    lines = fields.lines(places)
+    if names.has_body or body_length:
+        lines.append(b"\r\nContent-Length: %d" % body_length)
+    lines += add
+    lines.append(END)
+    return b"%b %b HTTP/1.1" % (method.encode(), target) + b"".join(lines)
 
 
 def switching_head(head: Head) -> bytes:
@@ -175,27 +224,18 @@ def switching_head(head: Head) -> bytes:
 
 
 def answer_head(status: int, reason: bytes, headers: Headers, framing: Framing, *, length: int | None = None, keep_alive: bool = True,
-                add: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-    """The head of the answer to the client; `length` replaces the engine's where the body was edited."""
+                add: Sequence[bytes] = ()) -> bytes:
+    """The head of the answer to the client, with these lines added; `length` replaces the engine's where the body was edited."""
     fields = _fields(headers)
     drop = NOTHING if length is None and (framing is Framing.LENGTH or framing is Framing.NONE) else LENGTH
-    framed = b""
+    lines = fields.lines(fields.end_to_end(drop))
     if length is not None:
-        framed = b"\r\nContent-Length: %d" % length
+        lines.append(b"\r\nContent-Length: %d" % length)
     elif framing is Framing.CHUNKED:
-        framed = b"\r\nTransfer-Encoding: chunked"
-    return _head(b"HTTP/1.1 %d %b" % (status, reason), fields, fields.going_on(drop), framed, add, END if keep_alive else LAST_END)
-
-
-def _head(first_line: bytes, fields: Fields, places: list[int], framing: bytes, add: Iterable[tuple[bytes, bytes]], end: bytes) -> bytes:
-    """A head with the fields that have these places, and others. Each line begins with the end of the one before."""
-    openings, pairs = fields.names.openings, fields.pairs
-    lines = [openings[place] + pairs[place][1] for place in places]
-    lines.append(framing)
-    for name, value in add:
-        lines.append(b"\r\n%b: %b" % (name, value))
-    lines.append(end)
-    return first_line + b"".join(lines)
+        lines.append(b"\r\nTransfer-Encoding: chunked")
+    lines += add
+    lines.append(END if keep_alive else LAST_END)
+    return b"HTTP/1.1 %d %b" % (status, reason) + b"".join(lines)
 
 
 def chunk(data: bytes) -> bytes:
@@ -212,6 +252,6 @@ def chunk_opening(data: bytes) -> int:
     return len(opening) if opening and data.startswith(opening) and data.endswith(b"\r\n") else 0
 
 
-def last_chunk(trailers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-    """The end of a chunked body."""
-    return b"0\r\n" + b"".join(b"%s: %s\r\n" % field for field in trailers) + b"\r\n"
+def last_chunk(trailers: Iterable[bytes] = ()) -> bytes:
+    """The end of a chunked body, with these lines."""
+    return b"0" + b"".join(trailers) + END

@@ -4,12 +4,11 @@ httptools parses, strictly; what it leaves to its user (limits, one Host, the en
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httptools
 
-from perjoule.sidecar.http.heads import Fields
+from perjoule.sidecar.http.heads import Fields, Names
 
 FIELD_LIMIT = 64 * 1024  # bytes of a line; vLLM takes heads of 4 MiB, nginx 32 KiB in all, and tokens in cookies grow
 FIELDS_LIMIT = 256
@@ -32,11 +31,11 @@ class Fault(NamedTuple):
 class Body:
     """What follows a head. `length` is None where the client said none, `whole` is whether all of it has come."""
 
-    __slots__ = ("_failed", "_listen", "_pieces", "_size", "_waiter", "exists", "length", "whole")
+    __slots__ = ("_client", "_failed", "_pieces", "_size", "_waiter", "exists", "length", "whole")
 
-    def __init__(self, listen: Callable[[bool], None], length: int | None, exists: bool) -> None:
-        """`listen` tells the client to go on, or to wait until what has come is taken."""
-        self._listen, self.length, self.exists = listen, length, exists
+    def __init__(self, client: "Inbound", length: int | None, exists: bool) -> None:
+        """`client` is told to go on, or to wait until what has come is taken."""
+        self._client, self.length, self.exists = client, length, exists
         self._pieces: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -56,7 +55,7 @@ class Body:
         """What has come since the last call."""
         pieces, self._pieces = self._pieces, []
         if self._size > BODY_LIMIT:
-            self._listen(True)
+            self._client.listen(True)
         self._size = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -64,7 +63,7 @@ class Body:
         self._pieces.append(data)
         self._size += len(data)
         if self._size > BODY_LIMIT:
-            self._listen(False)
+            self._client.listen(False)
         self._wake()
 
     def end(self) -> None:
@@ -83,11 +82,12 @@ class Body:
 class Inbound(asyncio.Protocol):
     """Reads requests. Whose connection it is says what is done with each (`begun`), and whether more is taken (`listen`)."""
 
-    __slots__ = ("_behind", "_body", "_fields", "_in_head", "_parser", "_read", "_shared", "_stalled", "_url")
+    __slots__ = ("_before", "_behind", "_body", "_in_head", "_names", "_parser", "_read", "_shared", "_stalled", "_url", "_values")
 
     def __init__(self) -> None:
         self._parser: Any = httptools.HttpRequestParser(self)
         self._body: Body | None = None  # of the request whose end has not come
+        self._before: Names | None = None  # of the last head
         self._in_head = False
         self._stalled = 0  # bytes of reads since the one that had the last of any use
         self._shared = 0  # bytes of that one: how many of them came after, nobody says
@@ -146,7 +146,8 @@ class Inbound(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._names: list[bytes] = []
+        self._values: list[bytes] = []
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -154,23 +155,27 @@ class Inbound(asyncio.Protocol):
             raise HeadTooLargeError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._fields) == FIELDS_LIMIT:
+        if len(self._names) == FIELDS_LIMIT:
             raise HeadTooLargeError
-        self._fields.append((name, value))
+        self._names.append(name)
+        self._values.append(value)
 
     def on_headers_complete(self) -> None:
-        parser, headers = self._parser, Fields(self._fields)
+        parser, headers = self._parser, Fields(self._names, self._values, self._before)
+        self._before = names = headers.names
         if self._stalled + self._shared > FIELD_LIMIT and any(len(b"".join(field)) > FIELD_LIMIT for field in headers):
             raise HeadTooLargeError
-        version, hosts = VERSIONS[parser.get_http_version()], len(headers.all(b"host"))
-        if hosts > 1 or (hosts == 0 and version == (1, 1)):
-            raise ValueError(f"got {hosts} Host fields, expected one")
+        keep_alive = parser.should_keep_alive()
+        # Asked for the version, the parser writes a text. But a connection that nothing is said of is kept in HTTP/1.1 alone.
+        version = VERSIONS[parser.get_http_version()] if names.connects or not keep_alive else (1, 1)
+        if names.hosts > 1 or (names.hosts == 0 and version == (1, 1)):
+            raise ValueError(f"got {names.hosts} Host fields, expected one")
         self._in_head = False
         self._stalled, self._shared = 0, self._read
-        said = headers.first(b"content-length")
+        said = headers.first(b"content-length") if names.has_body else None
         length = None if said is None else int(said)
-        self._body = body = Body(self.listen, length, exists=bool(length) or b"transfer-encoding" in headers)
-        self.begun(parser.get_method().decode(), self._url.decode(), version, headers, parser.should_keep_alive(), body)
+        self._body = body = Body(self, length, exists=bool(length) or b"transfer-encoding" in headers)
+        self.begun(parser.get_method().decode(), self._url.decode(), version, headers, keep_alive, body)
 
     def on_body(self, data: bytes) -> None:
         self._stalled, self._shared = 0, self._read

@@ -5,9 +5,9 @@ one than the engine reads, so a target that could be read in two ways has no pat
 """
 
 import re
-from functools import lru_cache
 from urllib.parse import unquote
 
+MOST_REMEMBERED = 1024
 REMEMBERED_CHARS = 256  # of a target: clients choose them, and a thousand long ones would fill the memory
 # Segments of the characters that no server gives a meaning of its own, none of them of dots alone.
 PLAIN = re.compile(r"(?:/(?!\.+(?:/|$))[A-Za-z0-9._~:@+,=-]+)+/?|/")
@@ -28,10 +28,19 @@ def origin_form(target: str) -> str:
 def path_of(target: str) -> str | None:
     """The path of a target in origin form, percent-decoded, without query and without a trailing slash (`/` is the empty path).
     None where servers may differ in what it names."""
-    return _path_of(target) if len(target) <= REMEMBERED_CHARS else _path_of.__wrapped__(target)
+    if target in _REMEMBERED:
+        return _REMEMBERED[target]
+    path = _path_of(target)
+    if len(target) <= REMEMBERED_CHARS:
+        if len(_REMEMBERED) == MOST_REMEMBERED:
+            _REMEMBERED.clear()
+        _REMEMBERED[target] = path
+    return path
 
 
-@lru_cache(maxsize=1024)
+_REMEMBERED: dict[str, str | None] = {}
+
+
 def _path_of(target: str) -> str | None:
     path = target.partition("?")[0]
     if "%" in path:

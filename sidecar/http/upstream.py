@@ -4,7 +4,6 @@ import asyncio
 import socket
 import ssl
 import time
-from collections import deque
 
 import aiohappyeyeballs
 
@@ -26,7 +25,7 @@ class Upstream:
         self.url, self.address, self.prefix, self.tls = url, origin.address, origin.prefix.encode(), tls
         self.authority = b"localhost" if isinstance(origin.address, Unix) else str(origin.address).encode()
         self._connect_timeout_s = connect_timeout_s
-        self._idle: deque[Connection] = deque()
+        self._idle: list[Connection] = []  # the one that was used last stands last
 
     def warm(self) -> Connection | None:
         """An idle connection that is ready for a request, if there is one."""
@@ -75,7 +74,7 @@ class Upstream:
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
         while self._idle and connection.idle_since - self._idle[0].idle_since >= IDLE_LIMIT_S:
-            self._idle.popleft().abandon()
+            self._idle.pop(0).abandon()
 
     def forget(self, connection: Connection) -> None:
         """It is gone: never hand it out again."""

@@ -4,7 +4,7 @@ An answer that is not streamed is held until it is whole, since its energy goes 
 through piece by piece; its energy is in a comment at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from perjoule.sidecar.dialects import inband, jobs
@@ -19,7 +19,7 @@ HOLD_LIMIT = 4 * 1024 * 1024
 HOLD_LIMIT_OF_MEDIA = 4 * HOLD_LIMIT  # of what an engine makes one at a time: images, videos
 MEDIA = (b"audio/", b"video/")  # sent while they are made, unless their length is said
 Told = tuple[Charge, int, Product | None]
-TRAILERS = b", ".join(name.encode() for name in Header if name is not Header.INCLUDE)
+TRAILERS = heads.line(b"Trailer", b", ".join(name.encode() for name in Header if name is not Header.INCLUDE))
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Answer:
                  keep_alive: bool) -> None:
         self._add, self._tell, self._record_path = additions, tell, record_path
         self._http11, self.keep_alive = http11, keep_alive
-        self._held: bytearray | None = None  # the body of an answer whose head has not been given out
+        self._held: bytes | bytearray | None = None  # the body of an answer whose head has not been given out
         self._editor: inband.StreamEditor | None = None
         self._framing = Framing.NONE
         self.is_stream = False
@@ -90,7 +90,7 @@ class Answer:
         elif add.at_once and not add.in_usage:
             return self._head_bytes(self._energy_fields())
         elif (add.headers or add.in_usage) and self._may_hold(head):
-            self._held = bytearray()
+            self._held = b""
             return b""
         return self._head_bytes(self._record_header())
 
@@ -107,21 +107,27 @@ class Answer:
 
     def feed(self, body: bytes) -> bytes:
         """A piece of the engine's body."""
-        if self._held is None:
+        held = self._held
+        if held is None:
             return self._framed(self._editor.feed(body) if self._editor is not None else body)
-        self._held += body
-        if len(self._held) <= self._add.hold_limit:
+        if not held:
+            held = body  # mostly the whole of it, which is then never copied
+        else:
+            held = bytearray(held) if isinstance(held, bytes) else held
+            held += body
+        self._held = held
+        if len(held) <= self._add.hold_limit:
             return b""
-        held, self._held = bytes(self._held), None
-        return self._head_bytes(self._record_header()) + self._framed(held)
+        self._held = None
+        return self._head_bytes(self._record_header()) + self._framed(bytes(held))
 
     def close(self) -> bytes:
         """The engine's body has ended cleanly: what was held, the energy, and the end of the client's body."""
         held, self._held = self._held, None
         if held is not None:
-            return self._whole(bytes(held))
+            return self._whole(held if isinstance(held, bytes) else bytes(held))
         rest = self._framed(self._editor.finish()) if self._editor is not None else b""
-        return rest + (heads.last_chunk([*self._head.trailers, *self._trailers()]) if self._framing is Framing.CHUNKED else b"")
+        return rest + (heads.last_chunk(self._trailers()) if self._framing is Framing.CHUNKED else b"")
 
     def abandon(self) -> bytes:
         """The engine broke off: what the client would have got by now, and no end."""
@@ -142,8 +148,8 @@ class Answer:
         known = self._head.length is not None and edited is body
         return self._head_bytes(add, None if known or self._head.bodyless else len(edited)) + (b"" if self._head.bodyless else edited)
 
-    def _head_bytes(self, add: list[tuple[bytes, bytes]] | None = None, length: int | None = None) -> bytes:
-        head, add = self._head, add or []
+    def _head_bytes(self, add: Sequence[bytes] = (), length: int | None = None) -> bytes:
+        head = self._head
         if head.bodyless:
             self._framing = Framing.NONE
         elif length is not None or (head.length is not None and self._editor is None):
@@ -151,7 +157,7 @@ class Answer:
         elif self._http11:
             self._framing = Framing.CHUNKED
             if self._add.trailers and self._tell is not None:
-                add = [*add, (b"Trailer", TRAILERS)]
+                add = [*add, TRAILERS]
         else:
             self._framing, self.keep_alive = Framing.CLOSE, False
         return heads.answer_head(head.status, head.reason, head.headers, self._framing, length=length, keep_alive=self.keep_alive, add=add)
@@ -164,17 +170,19 @@ class Answer:
         told = self._tell() if self._tell is not None else None
         return inband.energy_object(told[0], told[1], self._record_path, told[2]) if told is not None else {}
 
-    def _energy_fields(self) -> list[tuple[bytes, bytes]]:
-        """The fields of the head, as far as they are wanted."""
+    def _energy_fields(self) -> list[bytes]:
+        """The lines of the head, as far as they are wanted."""
         told = self._tell() if self._add.headers and self._tell is not None else None
         return inband.energy_headers(told[0], self._record_path, told[2]) if told is not None else self._record_header()
 
     def _comment(self) -> bytes:
         return inband.comment_bytes(self._energy())
 
-    def _trailers(self) -> list[tuple[bytes, bytes]]:
+    def _trailers(self) -> list[bytes]:
+        """The lines of the engine's trailers, and of ours as far as they are wanted."""
         told = self._tell() if self._add.trailers and self._tell is not None else None
-        return inband.energy_headers(told[0], self._record_path, told[2]) if told is not None else []
+        ours = inband.energy_headers(told[0], self._record_path, told[2]) if told is not None else []
+        return [*(heads.line(name, value) for name, value in self._head.trailers), *ours]
 
-    def _record_header(self) -> list[tuple[bytes, bytes]]:
-        return [(Header.RECORD.encode(), self._record_path.encode())] if self._add.headers else []
+    def _record_header(self) -> list[bytes]:
+        return [inband.record_header(self._record_path)] if self._add.headers else []

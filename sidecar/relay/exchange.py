@@ -43,11 +43,11 @@ class Exchange(Sending):
     """Receives from one upstream connection, writes to one client."""
 
     __slots__ = ("_answer", "_asks", "_client", "_desk", "_ended", "_late", "_ordinary", "_slow_after_s", "_slow_timer", "_told", "_unseen",
-                 "_wants_settled", "_watch", "begun")
+                 "_unseen_ns", "_wants_settled", "_watch", "begun")
 
     def __init__(self, client: Downstream, watch: Watch | Sight | None, additions: Additions, *, http11: bool, keep_alive: bool,
-                 slow_after_s: float, desk: Desk, ended: Callable[[bool], None]) -> None:
-        """`ended` is called once, last of all: whether the client's connection may serve another request."""
+                 slow_after_s: float, desk: Desk, ended: Callable[[bool], None] | None = None) -> None:
+        """`ended` is told once, last of all, whether the client's connection may serve another request; without it, the client is."""
         super().__init__()
         self._client, self._watch, self._desk, self._slow_after_s, self._ended = client, watch, desk, slow_after_s, ended
         record_path = f"/energy/{watch.identity.record_id}" if watch is not None else ""
@@ -57,7 +57,8 @@ class Exchange(Sending):
         self._late: list[bytes] = []  # the last words of a stream, kept back until its charge is told
         self._told: Charge | None = None
         self._ordinary: bytes | None = None  # what tells one more token, while nothing is in the making
-        self._unseen: tuple[int, bytes] | None = None  # a piece that the watch has not looked at yet
+        self._unseen: bytes | None = None  # a piece that the watch has not looked at yet
+        self._unseen_ns = 0  # when it came
         self._slow_timer: asyncio.TimerHandle | None = None
         self.begun = False  # a byte has gone to the client
         client.exchange = self
@@ -81,7 +82,7 @@ class Exchange(Sending):
         if not ended and self._ordinary is not None and self.passed(body, chunk(body)):
             return
         t_ns = time.monotonic_ns()
-        self._unseen = (t_ns, body)
+        self._unseen, self._unseen_ns = body, t_ns
         out = self._open(t_ns, head) if head is not None else b""
         if self._asks and (self._late or self._answer.may_tell(body)):
             self._late.append(body)
@@ -124,7 +125,7 @@ class Exchange(Sending):
                 self.refuse(error)
             return
         self.over = True
-        self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.abandon())
+        self._write(self._last_words() + self._answer.abandon())
         self._end_watch(time.monotonic_ns(), Outcome.ERRORED, error.kind)
         self._cut()
         self._end()
@@ -185,7 +186,8 @@ class Exchange(Sending):
         if self.over:
             return
         self.over, self._told = True, told
-        self._write(b"".join(map(self._answer.feed, self._late)) + self._answer.close())
+        last_words = self._last_words()
+        self._write(last_words + self._answer.close() if last_words else self._answer.close())
         if not self.keep_alive and self._client.transport is not None:
             self._client.transport.close()
         self._detach()
@@ -259,7 +261,7 @@ class Exchange(Sending):
         unseen, self._unseen = self._unseen, None
         if unseen is not None and self._watch is not None:
             try:
-                self._watch.body(*unseen)
+                self._watch.body(self._unseen_ns, unseen)
             except Exception:
                 self._metering_failed()
 
@@ -297,6 +299,10 @@ class Exchange(Sending):
 
     # inside
 
+    def _last_words(self) -> bytes:
+        """What was kept back of a stream until its charge was told."""
+        return b"".join(map(self._answer.feed, self._late)) if self._late else b""
+
     def _write(self, data: bytes) -> None:
         if data and self._client.transport is not None:
             self.begun = True
@@ -320,4 +326,7 @@ class Exchange(Sending):
             self._slow_timer = None
 
     def _end(self) -> None:
-        self._ended(self._answer.keep_alive)
+        if self._ended is not None:
+            self._ended(self._answer.keep_alive)
+        else:
+            self._client.answered(self._answer.keep_alive)

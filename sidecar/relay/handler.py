@@ -29,7 +29,7 @@ from perjoule.sidecar.settings.config import Config
 from perjoule.sidecar.telemetry import Header
 
 INCLUDE = Header.INCLUDE.lower().encode()
-NOT_ANOTHER = (Header.INCLUDE.encode(), b"none")  # if a sidecar is behind this one, it is not to say another number
+NOT_ANOTHER = heads.line(Header.INCLUDE.encode(), b"none")  # if a sidecar is behind this one, it is not to say another number
 SLOWEST_BYTES_PER_S = 10_000  # a body that comes slower than this, after --slow-sender-s, is somebody's who holds connections
 EXACT_ENGINES = frozenset({"vllm"})  # whose answers with usage asked can be turned back, byte for byte, into those without
 
@@ -80,7 +80,7 @@ class Relay:
         if fault is not None:
             return self._refuse(client, *fault)
         path, keep_alive = path_of(target), request.keep_alive and not self.draining
-        upgrades = client.at_upgrade and request.version >= (1, 1) and not request.body.exists and asks(method, headers)
+        upgrades = client.at_upgrade and request.http11 and not request.body.exists and asks(method, headers)
         plain = target if path is None else path
         endpoint = socket_endpoint_of(method, plain) if upgrades else endpoint_of(method, plain) or job_endpoint_of(method, plain)
         entry = self.doors.enter(method, path, headers)
@@ -136,10 +136,9 @@ class Relay:
         if body is None or len(body) > self.config.max_body_mb * 1_000_000:
             self._refuse(client, 413, f"the request body exceeds {self.config.max_body_mb} MB (--max-body-mb)")
             return
-        drop: set[bytes] = {*entry.drop}
-        add: list[tuple[bytes, bytes]] = [*entry.add]
-        if request.version < (1, 1) and b"host" not in headers:  # which HTTP/1.0 may lack
-            add.append((b"Host", self.upstream.authority))
+        drop, add, http11 = list(entry.drop), list(entry.add), request.http11
+        if not http11 and b"host" not in headers:  # which HTTP/1.0 may lack
+            add.append(heads.line(b"Host", self.upstream.authority))
         watch: Watch | Sight | None = None
         additions = Additions()
         if endpoint is not None:
@@ -148,31 +147,32 @@ class Relay:
             additions = self._additions(headers, asked)
             if asked.can_ask and (additions.hide_usage or additions.in_usage):
                 body = ask_for_usage(body)
-                drop.add(b"accept-encoding")  # in a compressed stream nothing could be hidden again
+                drop.append(b"accept-encoding")  # in a compressed stream nothing could be hidden again
             else:
                 keep_readable(headers, drop, add)
-            about = self.desk, endpoint, asked, identity, self.engine, visit.t_ns, visit.unix_ns
             kind = jobs.creates(target if visit.path is None else visit.path, body)
-            watch = (Watch(*about) if kind is None
-                     else Creation(*about, kind=kind[0], base=kind[1], credential=credential_shown(headers, drop)))
+            if kind is None:
+                watch = Watch(self.desk, endpoint, asked, identity, self.engine, visit.t_ns, visit.unix_ns)
+            else:
+                watch = Creation(self.desk, endpoint, asked, identity, self.engine, visit.t_ns, visit.unix_ns, kind=kind[0], base=kind[1],
+                                 credential=credential_shown(headers, drop))
         elif look is not None and view is not None:
             watch, additions = Sight(self.desk, look, view), self._job_additions(headers, look, view, entry)
             keep_readable(headers, drop, add)
         elif look is None and (removed := jobs.removed_by(method, visit.path, body)) is not None:
             self.desk.removed(removed, visit.t_ns)
         if additions.shown:
-            drop.add(INCLUDE)
+            drop.append(INCLUDE)
             add.append(NOT_ANOTHER)
-        exchange = Exchange(client, watch, additions, http11=request.version >= (1, 1), keep_alive=visit.keep_alive,
-                            slow_after_s=self.config.slow_reader_s, desk=self.desk, ended=client.answered)
-        head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=frozenset(drop), add=add)
+        exchange = Exchange(client, watch, additions, http11=http11, keep_alive=visit.keep_alive,
+                            slow_after_s=self.config.slow_reader_s, desk=self.desk)
+        head = heads.request_head(method, self.upstream.prefix + target.encode(), headers, len(body), drop=drop, add=add)
         exchange.send(self.upstream, head, body, is_head=method == "HEAD")
 
     async def _upgrade(self, visit: Visit) -> bool:
         """A request for a WebSocket, to the end of the answer that refuses it, or to the end of both connections."""
         request, target, entry, headers = visit.request, visit.target, visit.entry, visit.request.headers
-        drop: set[bytes] = {INCLUDE, *entry.drop}
-        add: list[tuple[bytes, bytes]] = [*entry.add, *FIELDS]
+        drop, add = [INCLUDE, *entry.drop], [*entry.add, FIELDS]
         session = None
         if visit.endpoint is not None:
             identity = identify(headers, entry.tenant, drop, add, tracing=self.tracing)
@@ -180,7 +180,7 @@ class Relay:
         handshake = Handshake(request.client, headers, session, self.config.slow_reader_s, self.desk.failed)
         exchange = Exchange(request.client, None, Additions(), http11=True, keep_alive=visit.keep_alive,
                             slow_after_s=self.config.slow_reader_s, desk=self.desk, ended=handshake.ended)
-        head = heads.request_head("GET", self.upstream.prefix + target.encode(), headers, 0, drop=frozenset(drop), add=add)
+        head = heads.request_head("GET", self.upstream.prefix + target.encode(), headers, 0, drop=drop, add=add)
         return await handshake.run(exchange, self.upstream, head)
 
     async def _read(self, request: Request) -> bytes | None:
@@ -188,7 +188,7 @@ class Relay:
         body, limit = request.body, self.config.max_body_mb * 1_000_000
         if (body.length or 0) > limit:
             return None
-        expects = request.version >= (1, 1) and b"expect" in request.headers
+        expects = request.http11 and b"expect" in request.headers
         if expects and request.client.transport is not None:
             request.client.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         pieces, size = [], 0

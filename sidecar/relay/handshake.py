@@ -18,14 +18,14 @@ from perjoule.sidecar.dialects.watch import Identity, Metering, Watch
 from perjoule.sidecar.dialects.websocket import consents, extensions_of
 from perjoule.sidecar.http.connection import Connection
 from perjoule.sidecar.http.downstream import Downstream
-from perjoule.sidecar.http.heads import Head, Headers, switching_head
+from perjoule.sidecar.http.heads import Head, Headers, line, switching_head
 from perjoule.sidecar.http.upstream import Upstream
 from perjoule.sidecar.record import Outcome
 from perjoule.sidecar.relay.exchange import Exchange
 from perjoule.sidecar.relay.identity import another
 from perjoule.sidecar.relay.tunnel import Tunnel
 
-FIELDS = ((b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))  # hop by hop, and so said anew to the engine
+FIELDS = line(b"Connection", b"Upgrade") + line(b"Upgrade", b"websocket")  # hop by hop, and so said anew to the engine
 
 
 @dataclass(slots=True)

@@ -37,7 +37,7 @@ def test_what_cannot_go_on_says_why(method, version, coding, expectation, status
 
 def test_a_request_goes_out_whole():
     """A body that came in chunks has a length on its way out; what is added comes last; Expect was for us."""
-    head = heads.request_head("POST", b"/v1/x?a=%2F", [*FIELDS, (b"Expect", b"100-continue")], 5, add=[(b"X-Request-Id", b"r")])
+    head = heads.request_head("POST", b"/v1/x?a=%2F", [*FIELDS, (b"Expect", b"100-continue")], 5, add=[heads.line(b"X-Request-Id", b"r")])
     assert head == (b"POST /v1/x?a=%2F HTTP/1.1\r\nHost: a\r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nAccept: */*\r\nContent-Length: 5\r\n"
                     b"X-Request-Id: r\r\n\r\n")
 
@@ -87,39 +87,44 @@ def text(first_line, *parts):
 @given(st.lists(several, min_size=1, max_size=3), several, st.sampled_from([frozenset(), frozenset({b"x-a", b"host"})]), st.integers(0, 9))
 def test_heads_are_what_the_rule_says(heard, add, drop, length):
     """Whatever is remembered of heads with these names: each head is what its own fields make of it, as a list of pairs or as Fields."""
+    before = None
     for pairs in heard:
+        after = heads.Fields([name for name, _ in pairs], [value for _, value in pairs], before)
+        before = after.names
         lowered = {name.lower() for name, _ in pairs}
         has_body = length or not lowered.isdisjoint({b"content-length", b"transfer-encoding"})
-        said = [(b"Content-Length", b"%d" % length)]
-        for headers in (pairs, heads.Fields(pairs)):
+        said, lines = [(b"Content-Length", b"%d" % length)], [heads.line(*field) for field in add]
+        for headers in (pairs, heads.fields_of(pairs), after):
+            assert list(headers) == pairs
             assert list(heads.end_to_end(headers, drop)) == kept(pairs, drop)
-            assert heads.request_head("POST", b"/x", headers, length, drop=drop, add=add) == text(
+            assert heads.request_head("POST", b"/x", headers, length, drop=drop, add=lines) == text(
                 b"POST /x HTTP/1.1", kept(pairs, drop | heads.BODY), said if has_body else [], add)
-            assert heads.answer_head(200, b"OK", headers, Framing.NONE, add=add) == text(b"HTTP/1.1 200 OK", kept(pairs, frozenset()), add)
+            assert heads.answer_head(200, b"OK", headers, Framing.NONE, add=lines) == text(
+                b"HTTP/1.1 200 OK", kept(pairs, frozenset()), add)
             assert heads.answer_head(200, b"OK", headers, Framing.LENGTH, length=length, keep_alive=False) == text(
                 b"HTTP/1.1 200 OK", kept(pairs, heads.LENGTH), said, [(b"Connection", b"close")])
             for name in (b"host", b"x-a", b"te"):
                 found = [value for key, value in pairs if key.lower() == name]
                 assert heads.first(headers, name) == next(iter(found), None)
                 assert heads.tokens(headers, name) == {word.strip().lower() for value in found for word in value.split(b",")} - {b""}
-                assert heads.Fields(pairs).all(name) == found
-                assert (name in heads.Fields(pairs)) is bool(found)
+                assert heads.fields_of(pairs).all(name) == found
+                assert (name in heads.fields_of(pairs)) is bool(found)
 
 
 def test_clients_cannot_fill_the_memory_with_names():
     """So many kinds of heads are remembered and no more, none of them long; what is forgotten is worked out again."""
-    many = [heads.Fields([(b"X-%d" % n, b"v")]) for n in range(10 * heads.MOST_REMEMBERED)]
-    long = heads.Fields([(b"a" * (heads.REMEMBERED_BYTES + 1), b"v")])
+    many = [heads.fields_of([(b"X-%d" % n, b"v")]) for n in range(10 * heads.MOST_REMEMBERED)]
+    long = heads.fields_of([(b"a" * (heads.REMEMBERED_BYTES + 1), b"v")])
     assert len(heads._REMEMBERED) <= heads.MOST_REMEMBERED
-    assert not any(long.pairs[0][0] in remembered for remembered in heads._REMEMBERED)
+    assert not any(long.names.spelled[0] in remembered for remembered in heads._REMEMBERED)
     assert [fields.first(b"x-%d" % n) for n, fields in enumerate(many)] == [b"v"] * len(many)
-    assert heads.Fields([(b"X-0", b"w")]).first(b"x-0") == b"w"
+    assert heads.fields_of([(b"X-0", b"w")]).first(b"x-0") == b"w"
 
 
 @given(st.lists(st.binary(max_size=300), max_size=10), st.lists(st.tuples(st.just(b"X-T"), st.just(b"v")), max_size=2))
 def test_chunks_read_back(pieces, trailers):
     """What is framed in chunks is the body, read by the rules of RFC 9112 7.1; an empty piece does not end it."""
-    wire = b"".join(map(heads.chunk, pieces)) + heads.last_chunk(trailers)
+    wire = b"".join(map(heads.chunk, pieces)) + heads.last_chunk(heads.line(*field) for field in trailers)
     body, rest = b"", wire
     while True:
         size, rest = rest.split(b"\r\n", 1)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from perjoule.sidecar.http import paths
 from perjoule.sidecar.http.paths import origin_form, path_of
 
 
@@ -46,3 +47,13 @@ def test_a_path_has_one_reading(target):
         assert "//" not in path
         assert not {".", ".."} & set(path.split("/"))
         assert path_of(path or "/") == path
+
+
+def test_clients_cannot_fill_the_memory_with_targets():
+    """So many are remembered and no more, none of them long; one that is known has the same path as when it was new."""
+    long = "/" + "a" * paths.REMEMBERED_CHARS
+    targets = [*(f"/v1/models/{number}" for number in range(3 * paths.MOST_REMEMBERED)), long, "/a//b", "/"]
+    assert [path_of(target) for target in targets] == [*targets[:-2], None, ""]
+    assert [path_of(target) for target in targets[-3:]] == [long, None, ""]
+    assert len(paths._REMEMBERED) <= paths.MOST_REMEMBERED
+    assert long not in paths._REMEMBERED

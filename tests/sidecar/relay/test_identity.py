@@ -9,8 +9,9 @@ TRACEPARENT = (b"traceparent", f"00-{TRACE}-b7ad6b7169203331-01".encode())
 
 
 def identified(*headers, tracing=False):
-    drop, add = set(), []
-    return identify(headers, "tenant", drop, add, tracing=tracing), drop, dict(add)
+    drop, add = [], []
+    identity = identify(headers, "tenant", drop, add, tracing=tracing)
+    return identity, set(drop), dict(line.removeprefix(b"\r\n").split(b": ") for line in add)
 
 
 def test_a_client_s_request_id_is_kept():
