@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+
 def apportion(total_uj: int, weights: Sequence[int]) -> list[int]:
     """`total_uj` in proportion to `weights`, in integers that sum to it (largest remainder; ties go to the earlier one).
 
