@@ -50,7 +50,7 @@ def test_the_engine_s_key_comes_from_a_file_or_from_the_environment(tmp_path):
     expected = {"sk-file": load(config(upstream_key_file=file), {"PERJOULE_UPSTREAM_KEY": "sk-env"}),
                 "sk-env": load(config(), {"PERJOULE_UPSTREAM_KEY": "sk-env"})}
     for key, found in expected.items():
-        assert lent(found) == ((b"Authorization", b"Bearer " + key.encode()),)
+        assert lent(found) == (b"\r\nAuthorization: Bearer " + key.encode(),)
 
 
 def test_the_operator_s_token_comes_from_a_file_or_from_the_environment(tmp_path):
