@@ -1,8 +1,8 @@
 """What a second worker adds: perjoule with one worker and with two, each driven as hard as it can be, in turns.
 
 Requests are counted that come through. Frames that come faster than they can be relayed come many at a time, which costs less: so of a
-steady load it is counted how many frames the busiest process would carry, going by its CPU time, and each worker has as many streams,
-since of fewer streams fewer frames come at a time. Several workers are metered by a process
+steady load it is counted how many frames the busiest process would carry, going by its CPU time. Each worker has as many connections: of
+fewer streams fewer frames come at a time, and of few requests all may wait for the meter at once, while it divides a window. Several workers are metered by a process
 beside them, and ledger and spans are kept by two more, which share a core here: one worker has one core, two have four. Engine and load are
 several processes each, on cores of their own, so that they are not the limit; the row without a relay shows it.
 """
@@ -31,8 +31,8 @@ WORKERS = (1, 2)
 LEAST_CORES = 8
 GOAL = 1.8  # times as much with two workers as with one
 ENGINES = 3  # processes of the engine, and of the load
-STREAMS = 128  # of each load process, for each worker
-REQUESTS, FRAMES = "1 KB requests", f"{ENGINES * STREAMS} paced streams a worker"
+CONNECTIONS = 128  # of each load process, for each worker
+REQUESTS, FRAMES = (f"{what}, {ENGINES * CONNECTIONS} connections a worker" for what in ("1 KB requests", "paced streams"))
 COUNTED = {REQUESTS: "requests", FRAMES: "frames"}  # by load
 LEAST_GAIN = {REQUESTS: 1.5, FRAMES: 1.6}  # what it is held to: of every request the one meter has its part
 
@@ -53,8 +53,9 @@ def cores_of(workers: int) -> int:
 async def scaled(cores: Cores, seconds: float, repeats: int, progress: Progress) -> dict[str, Any]:
     """The whole run, as the object that is written. Raises FailedError."""
     before = machine()
-    plan = {workers: {REQUESTS: planned[REQUESTS], FRAMES: planned[f"paced {workers * STREAMS}"]}
-            for workers in WORKERS for planned in [loads((workers * STREAMS,), seconds)]}
+    plan = {workers: {REQUESTS: planned["1 KB requests"] | {"connections": workers * CONNECTIONS},
+                      FRAMES: planned[f"paced {workers * CONNECTIONS}"]}
+            for workers in WORKERS for planned in [loads((workers * CONNECTIONS,), seconds)]}
     async with rig(cores, processes=ENGINES) as it, AsyncExitStack() as stack:
         peers = {"direct": (1, await stack.enter_async_context(direct(it.setting)))}
         for workers in WORKERS:
