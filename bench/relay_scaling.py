@@ -2,9 +2,10 @@
 
 Requests are counted that come through. Frames that come faster than they can be relayed come many at a time, which costs less: so of a
 steady load it is counted how many frames the busiest process would carry, going by its CPU time. Each worker has as many connections: of
-fewer streams fewer frames come at a time, and of few requests all may wait for the meter at once, while it divides a window. Several workers are metered by a process
-beside them, and ledger and spans are kept by two more, which share a core here: one worker has one core, two have four. Engine and load are
-several processes each, on cores of their own, so that they are not the limit; the row without a relay shows it.
+fewer streams fewer frames come at a time, and of few requests all may wait for the meter at once, while it divides a window. Several
+workers are metered by a process beside them, and ledger and spans are kept by two more, which share a core here: one worker has one core,
+two have four. Engine and load are several processes each, on cores of their own, so that they are not the limit; the row without a relay
+shows it.
 """
 
 import asyncio
