@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from perjoule import __version__
 from perjoule.bench.child import FailedError, child, program
 from perjoule.bench.relay_upstream import MODEL
+from perjoule.sidecar import telemetry
 from perjoule.sidecar.telemetry import OUTBOX_DROPPED, OUTBOX_PENDING, OUTBOX_STORED
 
 SETTLE_S = 30.0  # within so long every request has its record, and every record is where it belongs
@@ -138,7 +139,8 @@ async def perjoule(setting: Setting) -> AsyncIterator[Peer]:
              "--ledger", str(folder / "ledger.sqlite3"), "--calibrations", str(folder / "calibrations"), "--otlp", setting.spans,
              "--workers", str(setting.workers)]
     async with child("perjoule.main", "serve", *flags) as said:
-        about = f"perjoule {__version__}" + (f", {setting.workers} workers" if setting.workers > 1 else "")
+        core = "compiled" if Path(telemetry.__file__).suffix == ".so" else "interpreted (installed with PERJOULE_COMPILE=1 it is compiled)"
+        about = f"perjoule {__version__}, its core {core}" + (f", {setting.workers} workers" if setting.workers > 1 else "")
         yield Peer("perjoule", about, port_of(said["listen"]), said["pid"], said["admin"])
 
 

@@ -128,6 +128,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _costs(found)
     yield _memory(found)
     yield budget_table(found["budgets"])
+    yield "; ".join(found["peers"].values()) + "."
     yield "Failed, lost or stalled: " + ("; ".join(trouble(found["rows"])) or "nothing.")
     for ours in found["metered"]:
         stored = ", ".join(f"{count:,} in {sink}" for sink, count in ours["stored"].items())

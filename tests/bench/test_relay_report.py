@@ -120,7 +120,7 @@ def test_the_tables_say_what_was_found():
     text = console.file.getvalue()
     for expected in ("30.0  2.25×", "10.0 – 20.0", "70.2", "not measured", "goal reached",
                      "12 in ledger, 12 in otlp; 0 dropped, 12 spans received", "litellm: not installed (pip install it)",
-                     "Failed, lost or stalled: nothing."):
+                     "about; about.", "Failed, lost or stalled: nothing."):
         assert expected in text
 
 
