@@ -13,8 +13,9 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 COPY = HERE / "build" / "core"
-COMPILED = ("units", "record", "ports", "telemetry", "metering/*", "dialects/*", "access/*", "http/addresses", "http/paths", "http/heads",
-            "http/connection", "http/upstream", "http/inbound", "http/downstream", "http/front", "relay/*",
+COMPILED = ("units", "record", "ports", "telemetry", "metering/*", "dialects/*", "access/*",
+            "http/addresses", "http/remembered", "http/paths", "http/heads", "http/connection", "http/upstream", "http/inbound",
+            "http/downstream", "http/front", "relay/*",
             "records/recent", "records/row", "records/span", "records/tally",
             "process/desk", "process/in_order", "process/link", "process/remote_desk", "process/shared_desk", "process/wire")
 CALLED = frozenset({"time.monotonic", "time.monotonic_ns", "time.time_ns", "orjson.loads", "orjson.dumps", "asyncio.get_running_loop"})

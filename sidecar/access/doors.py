@@ -12,6 +12,7 @@ from perjoule.sidecar.access.keys import Keys
 from perjoule.sidecar.dialects.endpoints import PATHS
 from perjoule.sidecar.dialects.jobs import look_of
 from perjoule.sidecar.http.heads import Headers, first, line
+from perjoule.sidecar.http.remembered import remember
 
 AUTHORIZATION, API_KEY = b"authorization", b"x-api-key"
 RECORDS = "/energy/"  # ours, not the engine's
@@ -139,10 +140,7 @@ def _hashed(key: bytes | None) -> str | None:
     name = _REMEMBERED.get(key)
     if name is None:
         name = hashlib.sha256(key).hexdigest()[:32]
-        if len(key) <= REMEMBERED_BYTES:
-            if len(_REMEMBERED) == MOST_REMEMBERED:
-                _REMEMBERED.clear()
-            _REMEMBERED[key] = name
+        remember(_REMEMBERED, key, name, most=MOST_REMEMBERED, longest=REMEMBERED_BYTES)
     return name
 
 

@@ -2,6 +2,7 @@
 
     addresses   where to listen and where to connect, as people write it
     paths       which path a target names, where every server would read it alike
+    remembered  what was worked out from what clients send, in a memory that they cannot fill
     heads       heads of requests and answers as they go on
     tls         certificates towards clients and towards the engine
     sockets     what is listened on: opened, served, closed

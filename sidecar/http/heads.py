@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from perjoule.sidecar.http.remembered import remember
+
 Pairs = Sequence[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
@@ -68,10 +70,7 @@ def _names_of(spelled: list[bytes], before: Names | None) -> Names:
     names = _REMEMBERED.get(together)
     if names is None:
         names = Names(spelled)
-        if len(together) <= REMEMBERED_BYTES:
-            if len(_REMEMBERED) == MOST_REMEMBERED:
-                _REMEMBERED.clear()
-            _REMEMBERED[together] = names
+        remember(_REMEMBERED, together, names, most=MOST_REMEMBERED, longest=REMEMBERED_BYTES)
     return names
 
 

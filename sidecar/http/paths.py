@@ -7,6 +7,8 @@ one than the engine reads, so a target that could be read in two ways has no pat
 import re
 from urllib.parse import unquote
 
+from perjoule.sidecar.http.remembered import remember
+
 MOST_REMEMBERED = 1024
 REMEMBERED_CHARS = 256  # of a target: clients choose them, and a thousand long ones would fill the memory
 # Segments of the characters that no server gives a meaning of its own, none of them of dots alone.
@@ -31,10 +33,7 @@ def path_of(target: str) -> str | None:
     if target in _REMEMBERED:
         return _REMEMBERED[target]
     path = _path_of(target)
-    if len(target) <= REMEMBERED_CHARS:
-        if len(_REMEMBERED) == MOST_REMEMBERED:
-            _REMEMBERED.clear()
-        _REMEMBERED[target] = path
+    remember(_REMEMBERED, target, path, most=MOST_REMEMBERED, longest=REMEMBERED_CHARS)
     return path
 
 

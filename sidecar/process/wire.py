@@ -27,8 +27,6 @@ from perjoule.sidecar.record import Charge, EnergyRecord, Outcome, RequestFacts,
 T = TypeVar("T")
 _HEAD = struct.Struct("<BI")
 _MESSAGES, _FRAMES = 0, 1
-_VALUES: dict[type[Any], Callable[[Any], Any]] = {
-    of: attrgetter(*(field.name for field in fields(of))) for of in (Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}
 
 
 class Kind(IntEnum):
@@ -117,10 +115,6 @@ class Messages:
 
 
 def _values(of: Any) -> Any:
-    if isinstance(of, RequestFacts):
-        return _facts_values(of)
-    if isinstance(of, Charge):
-        return _charge_values(of)
     return _VALUES[type(of)](of)
 
 
@@ -137,6 +131,11 @@ def _facts_values(of: RequestFacts) -> list[Any]:
 def _charge_values(of: Charge) -> list[Any]:
     return [of.status, of.method, of.source, of.settled, of.boundary, of.devices, of.energy_uj, of.active_uj, of.prefill_uj, of.decode_uj,
             of.steady_uj, of.steady_ns, of.uncertainty_uj, of.calibration_id, of.windows, of.concurrency_mean, of.evidence]
+
+
+_VALUES: dict[type[Any], Callable[[Any], Any]] = {
+    RequestFacts: _facts_values, Charge: _charge_values,
+    **{of: attrgetter(*(field.name for field in fields(of))) for of in (Asked, Product, Usage, Refusal, Opened, Look, Seen, View)}}
 
 
 def _mended(of: type[Any], **by: Callable[[Any], Any]) -> list[tuple[int, Callable[[Any], Any]]]:
